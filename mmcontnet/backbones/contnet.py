@@ -36,9 +36,7 @@ ARCHS: dict[str, dict[str, Any]] = {
     ),
     's': dict(**_WIDE, depths=(1, 1, 1, 1), **_NO_DROPOUT),
     'm': dict(**_WIDE, depths=(2, 2, 2, 2), **_NO_DROPOUT),
-    'b': dict(
-        **_WIDE, depths=(3, 4, 6, 3), drop_rates=(0.0, 0.0, 0.1, 0.1), out_drop_rate=0.2
-    ),
+    'b': dict(**_WIDE, depths=(3, 4, 6, 3), drop_rates=(0.0, 0.0, 0.1, 0.1), out_drop_rate=0.2),
 }
 
 

@@ -1,0 +1,136 @@
+"""From an author's checkpoint file to one that mmpretrain and mmdet load strictly."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from . import contnet
+from .family import CheckpointError, Converted
+
+#: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first that matches converts.
+FAMILIES = (contnet,)
+
+_WRAPPERS = ('state_dict', 'model')
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
+    """Recognise the family and arch of an author's state dict, and rename its tensors to ours.
+
+    Args:
+        state_dict: The authors' keys, possibly with a ``module.`` prefix.
+
+    Returns:
+        The tensors under ``backbone.*`` and ``head.fc.*`` (and ``neck.*`` where a family has one),
+        and the config of the backbone they belong to.
+
+    Raises:
+        CheckpointError: If no family knows the keys, or keys or shapes differ from the network's.
+    """
+    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    for family in FAMILIES:
+        if family.matches(state_dict):
+            converted = family.convert(state_dict)
+            _check_complete(converted)
+            return converted
+    some = ', '.join(list(state_dict)[:4]) or 'no keys at all'
+    known = ', '.join(family.NAME for family in FAMILIES)
+    raise CheckpointError(f'unknown checkpoint: it holds {some}, ...; known families: {known}')
+
+
+def _check_complete(converted: Converted) -> None:
+    """Compare names and shapes with the network that the tensors are meant for."""
+    with torch.device('meta'):
+        backbone = MODELS.build(converted.backbone)
+    wanted = {f'backbone.{key}': value.shape for key, value in backbone.state_dict().items()}
+    found = {
+        key: value.shape
+        for key, value in converted.state_dict.items()
+        if key.startswith('backbone.')
+    }
+    if wanted != found:
+        wrong = sorted(key for key in wanted.keys() | found if wanted.get(key) != found.get(key))
+        details = '; '.join(
+            f'{key}: {_size(found.get(key))} instead of {_size(wanted.get(key))}'
+            for key in wrong[:4]
+        )
+        raise CheckpointError(
+            f'{len(wrong)} tensors do not fit {converted.backbone}: {details}'
+            + (', ...' if len(wrong) > 4 else '')
+        )
+
+
+def _size(shape: torch.Size | None) -> str:
+    return 'nothing' if shape is None else str(tuple(shape))
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint without running any code that it may hold.
+
+    Args:
+        path: A file written by ``torch.save``: a state dict, or one under ``state_dict``/``model``.
+
+    Raises:
+        CheckpointError: If the file is missing, broken, holds more than tensors and plain
+            containers, or no tensors.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f'checkpoint {str(path)!r} not found')
+    try:
+        content: Any = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f'{str(path)!r} is no checkpoint of plain tensors: {reason}'
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f'cannot read checkpoint {str(path)!r}: {reason}') from None
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise CheckpointError(
+            f'{str(path)!r} holds no state dict, neither bare nor under {" or ".join(_WRAPPERS)}'
+        )
+    return dict(content)
+
+
+def convert_checkpoint(source: str | Path, destination: str | Path) -> Converted:
+    """Convert a file; ``destination`` appears whole or not at all.
+
+    Args:
+        source: The authors' checkpoint.
+        destination: Written as ``{'state_dict': ..., 'meta': {'backbone': ...}}``.
+
+    Raises:
+        CheckpointError: If the source cannot be read or converted.
+        OSError: If the destination cannot be written.
+    """
+    converted = convert_state_dict(load_state_dict(source))
+    destination = Path(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=destination.name)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(
+                {'state_dict': converted.state_dict, 'meta': {'backbone': converted.backbone}}, file
+            )
+        # mkstemp makes files for their owner alone; a checkpoint is shared like any other file.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, destination)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return converted

@@ -1,0 +1,30 @@
+"""Convert an author's checkpoint into one that mmpretrain, mmdet and mmseg load.
+
+The family and the arch are recognised from the keys. Use the result as
+    init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
+in a detector's backbone, or as load_from of a classification config.
+"""
+
+import argparse
+import sys
+
+from mmcontnet.weights import CheckpointError, convert_checkpoint
+
+
+def main() -> None:
+    """Parse the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', help="the authors' checkpoint")
+    parser.add_argument('dst', help='file to write')
+    args = parser.parse_args()
+    try:
+        converted = convert_checkpoint(args.src, args.dst)
+    except (CheckpointError, OSError) as error:
+        sys.exit(f'convert_checkpoint.py: error: {error}')
+    print(f'{args.dst}: {len(converted.state_dict)} tensors for {converted.backbone}')
+
+
+if __name__ == '__main__':
+    main()
