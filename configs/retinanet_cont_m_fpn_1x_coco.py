@@ -1,4 +1,4 @@
-# RetinaNet with ConT-M on COCO, mmdet's 1x schedule at image scale (1344, 784): ConTNet, section 4.2.
+# RetinaNet with ConT-M on COCO, mmdet's 1x schedule at image scale (1344, 784) (section 4.2).
 # The paper (table 5) reports 37.9 box AP, where ResNet-50 has 36.5 in the same setting.
 # Parameters and multiply-adds at 784 x 1344: PARAMS here, 27.0M and 217.2G in the paper.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'

@@ -3,7 +3,18 @@
 import os
 from pathlib import Path
 
+import pytest
+import torch
+
 # Command lines that tests start in other directories find the package as the tests do.
 os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH')])
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``gpu`` where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('gpu'):
+                item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))

@@ -53,8 +53,8 @@ class HybridBackbone(BaseModule):
 
     Args:
         in_channels: Channels of the input image.
-        out_indices: Stages whose outputs are returned, counted 0-3 or from the end (-1 is the last),
-            in the order in which they are returned. An int stands for one stage.
+        out_indices: Stages whose outputs are returned, in that order; counted 0-3, or from the end
+            (-1 is the last). An int stands for one stage.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         norm_eval: Keep all BatchNorm layers in eval mode while training.
         with_cp: Save memory in training by recomputing every block in backward.
@@ -206,11 +206,13 @@ class HybridBackbone(BaseModule):
 def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm from counting a batch twice when its block is computed again in backward."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    tracking = [m.track_running_stats for m in norms]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for norm, (_, counter) in zip(norms, kept, strict=True):
+        # The statistics are updated by nothing, and the counter that moves is a copy.
+        norm.momentum = 0.0
+        norm.num_batches_tracked = counter.clone() if counter is not None else None
     try:
         yield
     finally:
-        for norm, track in zip(norms, tracking, strict=True):
-            norm.track_running_stats = track
+        for norm, (momentum, counter) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter

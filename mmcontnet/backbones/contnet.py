@@ -6,6 +6,7 @@ the two differ: FFN widths 196/392 in ConT-Ti (the paper's table 1 prints 192/38
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,8 +65,8 @@ class ConTBlock(nn.Module):
     itself, or a 1x1 projection of ``u`` where the block changes channels or size.
 
     A map whose sides are no multiples of the patches is zero-padded at the right and the bottom
-    between the ReLU and the first encoder (the paper's "marginal padding", section 4.2), and cropped
-    before the convolution: neither BatchNorm's statistics nor the convolution see the padding.
+    between the ReLU and the first encoder (the paper's "marginal padding", section 4.2), and
+    cropped before the convolution: neither BatchNorm nor the convolution see the padding.
 
     Args:
         in_channels: Channels of the input.
@@ -151,15 +152,15 @@ class ConTNet(HybridBackbone):
     stage: 128/256/512/1024 channels for S, M and B. In the classification network
     (``downsample='conv'``) that convolution has stride 2 in the first three stages, and the outputs
     lie at strides 8/16/32/32. For dense prediction (``'pool'``; section 4.2, "Object Detection") it
-    has stride 1 and a 2x2 average pool leads into the next stage: outputs at strides 4/8/16/32. Both
-    have the same parameters.
+    has stride 1 and a 2x2 average pool leads into the next stage: outputs at strides 4/8/16/32.
+    Both have the same parameters.
 
     Inputs of any size work, and outputs stay aligned with the image: see :class:`ConTBlock`.
 
     Args:
         arch: ``'ti'``, ``'s'``, ``'m'`` or ``'b'``, or a dict with the fields of ``ARCHS['m']``.
         downsample: ``'conv'`` or ``'pool'``.
-        patch_sizes: Patch sides of the two encoders of a block, for each stage, in pixels of its map.
+        patch_sizes: For each stage, the patch sides of a block's two encoders in pixels of its map.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         in_channels: See :class:`HybridBackbone`, as for all that follow.
         out_indices: Stages to return.
@@ -206,29 +207,28 @@ class ConTNet(HybridBackbone):
         stages = []
         for i in range(self.last_stage + 1):
             last_stage = i == NUM_STAGES - 1
-            blocks: list[nn.Module] = []
+            # Numbered apart from the pool, so that both ways of downsampling share checkpoints.
+            blocks: dict[str, nn.Module] = {}
             if downsample == 'pool' and i > 0:
                 # A window that hangs over the edge averages the pixels that exist.
-                blocks.append(nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False))
+                blocks['pool'] = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
             for j in range(depths[i]):
                 last_block = j == depths[i] - 1
                 depth = (sum(depths[:i]) + j) / max(1, sum(depths) - 1)
-                blocks.append(
-                    ConTBlock(
-                        embed_dims[i],
-                        channels[i] if last_block else embed_dims[i],
-                        num_heads=fields['num_heads'][i],
-                        feedforward_channels=fields['feedforward_channels'][i],
-                        patch_sizes=patch_sizes[i],
-                        kernel_size=1 if last_block and last_stage else 3,
-                        stride=2 if last_block and downsample == 'conv' and not last_stage else 1,
-                        project=last_block,
-                        drop_rate=fields['drop_rates'][i],
-                        out_drop_rate=fields['out_drop_rate'] if last_block and last_stage else 0.0,
-                        drop_path_rate=drop_path_rate * depth,
-                    )
+                blocks[str(j)] = ConTBlock(
+                    embed_dims[i],
+                    channels[i] if last_block else embed_dims[i],
+                    num_heads=fields['num_heads'][i],
+                    feedforward_channels=fields['feedforward_channels'][i],
+                    patch_sizes=patch_sizes[i],
+                    kernel_size=1 if last_block and last_stage else 3,
+                    stride=2 if last_block and downsample == 'conv' and not last_stage else 1,
+                    project=last_block,
+                    drop_rate=fields['drop_rates'][i],
+                    out_drop_rate=fields['out_drop_rate'] if last_block and last_stage else 0.0,
+                    drop_path_rate=drop_path_rate * depth,
                 )
-            stages.append(nn.Sequential(*blocks))
+            stages.append(nn.Sequential(OrderedDict(blocks)))
         self.assemble(
             ConTStem(in_channels, embed_dims[0]),
             stages,

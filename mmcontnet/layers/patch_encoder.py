@@ -32,7 +32,7 @@ class AxialPositionEncoding(nn.Module):
         nn.init.trunc_normal_(self.column, std=0.02)
 
     def forward(self, order: int) -> Tensor:
-        """Return the encoding (1, patch_size ** 2, C) in the token order of ``partition_patches``."""
+        """Return the encoding, (1, patch_size ** 2, C), in the order of ``partition_patches``."""
         p = self.patch_size
         row = self.row[:, None].expand(p, p, -1)
         column = self.column[None].expand(p, p, -1)

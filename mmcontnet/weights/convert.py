@@ -16,7 +16,7 @@ from torch import Tensor
 from . import contnet
 from .family import CheckpointError, Converted
 
-#: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first that matches converts.
+#: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
 FAMILIES = (contnet,)
 
 _WRAPPERS = ('state_dict', 'model')

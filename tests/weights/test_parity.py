@@ -53,7 +53,7 @@ def test_converted_checkpoint_computes_what_the_authors_network_does(
     torch.testing.assert_close(logits, target, rtol=0, atol=1e-4 * float(target.abs().max()))
 
     # In double precision: a ReLU input that rounding alone puts on the other side of zero changes
-    # gradients of ConT-M by up to 9e-4 between two fp32 runs. What is left is the record's rounding.
+    # ConT-M's gradients by up to 9e-4 between two fp32 runs. What is left is the record's rounding.
     model = model.double()
     logits = model.head(model.neck(model.backbone(author_input(expected['input']).double())))
     (logits * torch.from_numpy(noise('grad', logits.shape))).sum().backward()

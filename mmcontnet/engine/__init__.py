@@ -1,0 +1,14 @@
+"""What the training and testing command lines share: configs, checks before work, processes."""
+
+from .checks import check_checkpoint, check_data, check_model
+from .config import UserError, load_config
+from .distributed import process_group
+
+__all__ = [
+    'UserError',
+    'check_checkpoint',
+    'check_data',
+    'check_model',
+    'load_config',
+    'process_group',
+]

@@ -1,0 +1,57 @@
+"""Read a config file the way the command lines do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+
+class UserError(Exception):
+    """A mistake that one line explains; command lines print it and exit with 1."""
+
+
+def load_config(
+    path: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Load a config and apply what the command line says.
+
+    Args:
+        path: Config file.
+        options: ``--cfg-options``, dotted names to values.
+        work_dir: Folder of logs and checkpoints; None takes the config's, or
+            ``work_dirs/<name of the config>``.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        UserError: If the file is missing or cannot be read, or an option does not fit into it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'config {path!r} not found')
+    try:
+        cfg = Config.fromfile(path)
+    # A config is a program: whatever it raises is a mistake in it, or in what it inherits from.
+    except Exception as error:
+        raise UserError(f'cannot read config {path!r}: {type(error).__name__}: {error}') from error
+    try:
+        cfg.merge_from_dict(dict(options or {}))
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise UserError(f'--cfg-options do not fit config {path!r}: {error}') from error
+    name = os.path.splitext(os.path.basename(path))[0]
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
+    cfg.launcher = launcher
+    if cfg.get('default_scope') == 'mmpretrain':
+        # mmpretrain's configs leave these to its own command lines.
+        for part in ('train', 'val', 'test'):
+            loader = cfg.get(f'{part}_dataloader')
+            if loader is not None:
+                loader.setdefault('collate_fn', dict(type='default_collate'))
+                loader.setdefault('pin_memory', True)
+                loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+    return cfg

@@ -1,0 +1,130 @@
+"""Test a detector (mAP), a segmenter (mIoU) or a classifier (accuracy)."""
+
+import argparse
+import os
+import sys
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmcontnet.engine import (
+    UserError,
+    check_checkpoint,
+    check_data,
+    check_model,
+    load_config,
+    process_group,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line; the options are mmdet's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder of logs and metrics')
+    parser.add_argument(
+        '--out',
+        help='write the predictions: a .pkl file, or for segmenters a folder of label maps',
+    )
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config, e.g. test_dataloader.batch_size=4',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # Older launchers pass it as an argument, torchrun in the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def draw_into(cfg: Config, folder: str) -> None:
+    """Have the scope's visualisation hook write pictures into ``folder``."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError('--show-dir needs default_hooks.visualization in the config')
+    folder = os.path.abspath(folder)
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder, interval=1)
+    elif cfg.default_scope == 'mmseg':
+        hook.update(draw=True)
+        cfg.visualizer.save_dir = folder
+    else:
+        hook.update(draw=True, test_out_dir=folder)
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation: the config's, or flips where it has none."""
+    defaults = {
+        'mmdet': dict(
+            type='DetTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        ),
+        'mmseg': dict(type='SegTTAModel'),
+        'mmpretrain': dict(type='AverageClsScoreTTA'),
+    }
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' not in cfg:
+        pipeline = deepcopy(dataset.pipeline)
+        pack = pipeline.pop()
+        # Merging needs to know how each copy was flipped.
+        keys = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+        pack.meta_keys = ('img_id', *keys) if cfg.default_scope == 'mmdet' else keys
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
+        cfg.tta_pipeline = pipeline
+    wrapper = cfg.get('tta_model') or defaults[cfg.default_scope]
+    cfg.model = ConfigDict(**wrapper, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    """Check everything that can be checked, then test."""
+    args = parse_args()
+    try:
+        cfg = load_config(
+            args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher
+        )
+        check_checkpoint(args.checkpoint)
+        cfg.load_from = args.checkpoint
+        # The checkpoint holds all weights: those of ImageNet need not be there any more.
+        if cfg.model.get('backbone'):
+            cfg.model.backbone.init_cfg = None
+        check_model(cfg)
+        check_data(cfg, ['test'])
+        is_segmenter = cfg.get('default_scope') == 'mmseg'
+        if args.out and not is_segmenter and not args.out.endswith(('.pkl', '.pickle')):
+            raise UserError(f'--out must be a .pkl file, got {args.out!r}')
+        if args.out and is_segmenter:
+            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        if args.show_dir:
+            draw_into(cfg, args.show_dir)
+        if args.tta:
+            use_tta(cfg)
+    except UserError as error:
+        # Of many processes one says it.
+        sys.exit(f'test.py: error: {error}' if os.environ.get('RANK', '0') == '0' else 1)
+    with process_group(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if args.out and not is_segmenter:
+            dump = DumpResults
+            if cfg.get('default_scope') == 'mmdet':
+                # Masks are encoded, not written pixel by pixel.
+                from mmdet.evaluation import DumpDetResults as dump
+            runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+"""Train a detector, a segmenter or a classifier."""
+
+import argparse
+import os
+import sys
+
+import torch
+from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmcontnet.engine import (
+    UserError,
+    check_checkpoint,
+    check_data,
+    check_model,
+    load_config,
+    process_group,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line; the options are mmdet's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate from the config's batch size to the real one",
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the last one in the work dir',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config, e.g. model.backbone.with_cp=True train_dataloader.batch_size=4',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # Older launchers pass it as an argument, torchrun in the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Check everything that can be checked, then train."""
+    args = parse_args()
+    try:
+        cfg = load_config(
+            args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher
+        )
+        if args.amp:
+            if not torch.cuda.is_available():
+                raise UserError('--amp needs a GPU, and PyTorch sees none')
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if args.auto_scale_lr:
+            if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+                raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+            cfg.auto_scale_lr.enable = True
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.get('load_from'):
+            check_checkpoint(cfg.load_from)
+        check_model(cfg)
+        check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') is not None else ['train'])
+    except UserError as error:
+        # Of many processes one says it.
+        sys.exit(f'train.py: error: {error}' if os.environ.get('RANK', '0') == '0' else 1)
+    with process_group(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
