@@ -1,0 +1,69 @@
+"""Packaging of mmcontnet; `pip install .`, `pip install -e .` and wheels all go through here."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+(VERSION,) = re.findall(r"__version__ = '(.+)'", (ROOT / 'mmcontnet/version.py').read_text())
+MIM_FILES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithMim(build_py):
+    """Put configs and tools where OpenMMLab looks for them: in `mmcontnet/.mim`.
+
+    A wheel gets copies, made in the build folder so that the checkout stays clean. An editable
+    install gets links in the checkout, so that an edited config is the one that is used.
+    """
+
+    def run(self) -> None:
+        super().run()
+        package = ROOT if self.editable_mode else Path(self.build_lib)
+        mim = package / 'mmcontnet' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)  # build folders outlive a build
+        mim.mkdir(parents=True)
+        for source in (ROOT / name for name in MIM_FILES):
+            target = mim / source.name
+            if self.editable_mode and source.exists():
+                target.symlink_to(Path('../..') / source.name)
+            elif source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+            elif source.exists():
+                shutil.copy2(source, target)
+
+
+setup(
+    name='mmcontnet',
+    version=VERSION,
+    description='ConTNet, CMT, CoTNet and ACmix backbones for OpenMMLab 2.x',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['mmcontnet', 'mmcontnet.*']),
+    package_data={'mmcontnet': ['**/*.json', '**/*.yml']},
+    cmdclass={'build_py': BuildWithMim},
+    python_requires='>=3.10',
+    # No mmcv: it must be compiled against the torch that is installed (tools/setup_env.py does so).
+    install_requires=['torch>=2.4', 'numpy', 'onedl-mmengine>=0.10.12'],
+    extras_require={
+        'det': ['onedl-mmdetection>=3.5.1'],
+        'seg': ['onedl-mmsegmentation>=1.4.2'],
+        'cls': ['onedl-mmpretrain>=1.3.6', 'torchvision'],
+        'dev': [
+            'hypothesis',
+            'mypy',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'setuptools>=80,<82',
+            'wheel',
+        ],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+)

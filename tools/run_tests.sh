@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs lint, types and all tests; with arguments, pytest alone with these arguments:
+#
+#   tools/run_tests.sh                        everything, as CI does
+#   tools/run_tests.sh tests/test_x.py -k y   what pytest selects by `tests/test_x.py -k y`
+#
+# Makes the environment first if there is none.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/_env.sh --dev
+
+if [ $# -eq 0 ]; then
+    "$PYTHON" -m ruff check .
+    "$PYTHON" -m ruff format --check .
+    "$PYTHON" -m mypy mmcontnet
+fi
+
+# Two processes, and no more threads than cores in all.
+cores=$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)))')
+processes=$((cores < 2 ? 1 : 2))
+export OMP_NUM_THREADS=$((cores / processes)) MKL_NUM_THREADS=$((cores / processes))
+exec "$PYTHON" -m pytest -n "$processes" "$@"
