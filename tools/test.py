@@ -108,6 +108,8 @@ def main() -> None:
             raise UserError(f'--out must be a .pkl file, got {args.out!r}')
         if args.out and is_segmenter:
             cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        if args.show_dir and args.tta and cfg.get('default_scope') == 'mmpretrain':
+            raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
         if args.show_dir:
             draw_into(cfg, args.show_dir)
         if args.tta:

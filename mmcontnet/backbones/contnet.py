@@ -128,16 +128,18 @@ class ConTBlock(nn.Module):
             padding=kernel_size // 2,
             bias=False,
         )
-        self.shortcut = (
-            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False) if project else None
-        )
+        self.stride = stride
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False) if project else None
         self.out_drop = nn.Dropout(out_drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         h, w = x.shape[2:]
         u = F.relu(self.norm(x), inplace=True)
-        shortcut = x if self.shortcut is None else self.shortcut(u)
+        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
+        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
+        stride = self.stride
+        shortcut = x if self.shortcut is None else self.shortcut(u[..., ::stride, ::stride])
         u = pad_to_multiple(u, self.tile)
         tokens = self.encoders(partition_patches(u, self.tile, self.order))
         u = merge_patches(tokens, (u.shape[2], u.shape[3]), self.tile, self.order)

@@ -1,0 +1,167 @@
+"""Training and testing through the command lines, as a user types them."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from .cli import run
+from .configs import write_classifier, write_detector, write_segmenter
+from .data import make_class_folders, make_coco, make_label_maps
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+def final_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    # Our own checkpoint, which holds mmengine's message hub beside the tensors.
+    return torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    make_coco(tmp_path / 'data/coco', images=5)
+    return write_detector(tmp_path)
+
+
+def test_a_detector_trains_is_tested_and_drawn(detector: Path, tmp_path: Path) -> None:
+    run('train.py', detector, '--work-dir', 'work', '--auto-scale-lr', cwd=tmp_path)
+    options = ['--out', 'predictions.pkl', '--show-dir', 'pictures', '--work-dir', 'tested']
+    plain = run('test.py', detector, 'work/epoch_1.pth', *options, cwd=tmp_path)
+    assert 'coco/bbox_mAP_50' in plain.stdout
+    predictions = pickle.loads((tmp_path / 'predictions.pkl').read_bytes())
+    assert len(predictions) == 5
+    assert all(len(p['pred_instances']['bboxes']) > 0 for p in predictions)
+    pictures = sorted((tmp_path / 'pictures').glob('*.jpg'))
+    assert len(pictures) == 5
+    # The annotation beside the prediction.
+    source = cv2.imread(str(tmp_path / 'data/coco/val2017' / pictures[0].name))
+    assert cv2.imread(str(pictures[0])).shape[1] == 2 * source.shape[1]
+    assert 'bbox_mAP' in run('test.py', detector, 'work/epoch_1.pth', '--tta', cwd=tmp_path).stdout
+
+
+def test_a_segmenter_trains_and_is_tested(tmp_path: Path) -> None:
+    make_label_maps(tmp_path / 'data/labels')
+    config = write_segmenter(tmp_path)
+    run('train.py', config, cwd=tmp_path)
+    checkpoint = 'work_dirs/fcn/iter_3.pth'
+    options = ['--out', 'maps', '--show-dir', 'pictures']
+    assert 'mIoU' in run('test.py', config, checkpoint, *options, cwd=tmp_path).stdout
+    for name in ('0.png', '3.png'):
+        assert cv2.imread(str(tmp_path / 'maps' / name)).shape == (75, 98, 3)
+    assert len(list((tmp_path / 'pictures').rglob('*.png'))) == 4
+    assert 'mIoU' in run('test.py', config, checkpoint, '--tta', cwd=tmp_path).stdout
+
+
+def test_a_classifier_trains_and_is_tested(tmp_path: Path) -> None:
+    make_class_folders(tmp_path / 'data/imagenet')
+    config = write_classifier(tmp_path)
+    run('train.py', config, cwd=tmp_path)
+    checkpoint = 'work_dirs/classifier/epoch_1.pth'
+    options = ['--out', 'scores.pkl', '--show-dir', 'pictures']
+    assert 'accuracy/top1' in run('test.py', config, checkpoint, *options, cwd=tmp_path).stdout
+    assert len(pickle.loads((tmp_path / 'scores.pkl').read_bytes())) == 8
+    assert list((tmp_path / 'pictures').iterdir())
+    assert 'accuracy' in run('test.py', config, checkpoint, '--tta', cwd=tmp_path).stdout
+
+
+def test_ten_iterations_with_a_stop_and_resume_equal_ten_without(
+    detector: Path, tmp_path: Path
+) -> None:
+    # No random flips: what is random in a data pipeline is not part of a checkpoint.
+    options = ['--cfg-options', 'train_dataloader.dataset.pipeline.3.prob=0.0']
+    both = [*options, 'train_cfg.max_epochs=2']
+    run('train.py', detector, '--work-dir', 'whole', *both, cwd=tmp_path)
+    run('train.py', detector, '--work-dir', 'parts', *options, cwd=tmp_path)
+    resumed = run('train.py', detector, '--work-dir', 'parts', '--resume', *both, cwd=tmp_path)
+    assert 'resumed epoch: 1, iter: 5' in resumed.stdout
+    expected = final_weights(tmp_path / 'whole/epoch_2.pth')
+    actual = final_weights(tmp_path / 'parts/epoch_2.pth')
+    torch.testing.assert_close(actual, expected)
+
+
+def test_two_processes_train_and_test(detector: Path, tmp_path: Path) -> None:
+    env = {'PORT': free_port()}
+    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
+    # Five images, two processes: three iterations each.
+    assert '[1][3/3]' in trained.stdout
+    tested = run(
+        'dist_test.sh', detector, 'work/epoch_1.pth', 2, '--out', 'p.pkl', cwd=tmp_path, env=env
+    )
+    assert 'bbox_mAP' in tested.stdout
+    assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 5
+
+
+def test_slurm_tasks_train_and_test(detector: Path, tmp_path: Path) -> None:
+    # What srun does as far as a task can see, with a record of how it was called.
+    srun = tmp_path / 'bin/srun'
+    srun.parent.mkdir()
+    srun.write_text(
+        textwrap.dedent("""\
+            #!/usr/bin/env bash
+            echo "srun $*"
+            while [[ $1 == -* ]]; do
+                [[ $1 == --ntasks=* ]] && export SLURM_NTASKS=${1#--ntasks=}
+                if [[ $1 == -p ]]; then shift; fi
+                shift
+            done
+            for ((i = 0; i < SLURM_NTASKS; i++)); do
+                SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+                tasks+=($!)
+            done
+            for task in "${tasks[@]}"; do wait "$task" || exit 1; done
+            """)
+    )
+    scontrol = tmp_path / 'bin/scontrol'
+    scontrol.write_text('#!/usr/bin/env bash\necho localhost\n')
+    for file in (srun, scontrol):
+        file.chmod(0o755)
+
+    env = {
+        'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
+        'GPUS': '2',
+        'GPUS_PER_NODE': '0',
+        'SLURM_NODELIST': 'localhost',
+        'MASTER_PORT': free_port(),
+        'SRUN_ARGS': '--time=5',
+    }
+    trained = run('slurm_train.sh', 'gpu', 'job', detector, 'work', cwd=tmp_path, env=env)
+    assert 'srun -p gpu --job-name=job --ntasks=2 --cpus-per-task=5' in trained.stdout
+    assert '--kill-on-bad-exit=1 --time=5' in trained.stdout
+    assert '[1][3/3]' in trained.stdout
+    tested = run('slurm_test.sh', 'gpu', 'job', detector, 'work/epoch_1.pth', cwd=tmp_path, env=env)
+    assert 'bbox_mAP' in tested.stdout
+
+
+def test_slurm_asks_for_gpus(tmp_path: Path) -> None:
+
+    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\necho "$*"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
+    out = run(
+        'slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp', cwd=tmp_path, env=env
+    ).stdout
+    assert '--ntasks=16 --gres=gpu:8 --ntasks-per-node=8' in out
+    assert out.rstrip().endswith('train.py c.py --work-dir work --amp --launcher slurm')
+
+
+def test_a_classifier_has_the_same_gradients_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    script = Path(__file__).with_name('ddp_gradients.py')
+
+    subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+        + ['--master-port', free_port(), str(script)],
+        check=True,
+        cwd=tmp_path,
+    )
+    assert float((tmp_path / 'difference.txt').read_text()) < 1e-5
