@@ -27,10 +27,13 @@ def process_group(cfg: Config) -> Iterator[None]:
         if cfg.launcher == 'slurm':
             _read_slurm_environment()
         dist.init_process_group('gloo')
-        wrapper = cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
-        wrapper.setdefault('broadcast_buffers', False)
-        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
-        wrapper.device_ids = None
+        cfg.model_wrapper_cfg = {
+            'type': 'MMDistributedDataParallel',
+            'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+            **(cfg.get('model_wrapper_cfg') or {}),
+            'device_ids': None,
+        }
     yield
     # Not in a finally: after an error on one rank the others would wait for it here. A worker that
     # exits with the group alive may abort after a good run, so this is not left to the interpreter.

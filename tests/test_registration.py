@@ -1,0 +1,117 @@
+"""The package as a stranger has it: pip-installed, in a fresh process, outside the repository."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the package, without its dependencies, into a folder of its own."""
+    folder = tmp_path_factory.mktemp('installed')
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation']
+        + ['--target', str(folder / 'site'), str(ROOT)],
+        check=True,
+        cwd=folder,
+    )
+    return folder / 'site'
+
+
+def run_outside(script: str, site: Path, cwd: Path) -> str:
+    result = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    'how',
+    [
+        # Both ways of DESIGN's contract: by import and plain name, by scope and no import.
+        "custom_imports = dict(imports=['mmcontnet'])\nTYPE = 'ConTNet'",
+        "TYPE = 'mmcontnet.ConTNet'",
+    ],
+)
+def test_a_config_of_mmdets_own_trains_with_our_backbone(
+    how: str, site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'config.py').write_text(
+        f"""_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+{how}
+model = dict(
+    backbone=dict(_delete_=True, type=TYPE, arch='ti', downsample='pool', out_indices=(0, 1, 2, 3)),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+"""
+    )
+    out = run_outside(
+        """
+        import mmengine, torch
+        from mmengine.config import Config
+        from mmengine.optim import build_optim_wrapper
+        from mmengine.registry import MODELS, init_default_scope
+
+        cfg = Config.fromfile('config.py')
+        init_default_scope('mmdet')
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        import mmcontnet
+        print('found', mmcontnet.__file__)
+        from mmdet.testing import demo_mm_inputs
+        optim = build_optim_wrapper(model, cfg.optim_wrapper)
+        data = demo_mm_inputs(2, [[3, 90, 120], [3, 128, 70]], num_classes=80)
+        before = model.backbone.stem.conv.weight.clone()
+        losses = model.train_step(data, optim)
+        assert all(torch.isfinite(v) for v in losses.values()), losses
+        assert not torch.equal(before, model.backbone.stem.conv.weight)
+        """,
+        site,
+        tmp_path,
+    )
+    assert f'found {site}' in out
+
+
+def test_import_needs_neither_the_downstream_packages_nor_mmcvs_operators(
+    site: Path, tmp_path: Path
+) -> None:
+    run_outside(
+        """
+        import sys
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split('.')[0] in ('mmdet', 'mmseg', 'mmpretrain') or name == 'mmcv._ext':
+                    raise ModuleNotFoundError(f'no {name} here')
+
+        sys.meta_path.insert(0, Missing())
+        import mmcontnet
+        from mmengine.registry import MODELS
+        import torch
+
+        for name in ('ConTNet', 'mmcontnet.ConTNet'):
+            backbone = MODELS.build(dict(type=name, arch='ti'))
+            assert backbone(torch.randn(2, 3, 64, 64))[0].shape == (2, 768, 2, 2)
+        assert 'mmcv.ops' not in sys.modules
+        """,
+        site,
+        tmp_path,
+    )
+
+
+def test_configs_and_tools_lie_where_openmmlab_looks_for_them(site: Path) -> None:
+    mim = site / 'mmcontnet/.mim'
+    assert (mim / 'configs/retinanet_cont_m_fpn_1x_coco.py').is_file()
+    assert (mim / 'tools/dist_train.sh').is_file()
