@@ -37,26 +37,21 @@ def run_outside(script: str, site: Path, cwd: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(
-    'how',
-    [
-        # Both ways of DESIGN's contract: by import and plain name, by scope and no import.
-        "custom_imports = dict(imports=['mmcontnet'])\nTYPE = 'ConTNet'",
-        "TYPE = 'mmcontnet.ConTNet'",
-    ],
-)
-def test_a_config_of_mmdets_own_trains_with_our_backbone(
+def readme_config() -> str:
+    """Take the README's example as a reader would: by copy and paste."""
+    return (ROOT / 'README.md').read_text().split('```python\n')[1].split('```')[0]
+
+
+@pytest.mark.parametrize('how', ['custom_imports', 'scope'])
+def test_the_readmes_config_trains_with_an_import_or_a_scope(
     how: str, site: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / 'config.py').write_text(
-        f"""_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-{how}
-model = dict(
-    backbone=dict(_delete_=True, type=TYPE, arch='ti', downsample='pool', out_indices=(0, 1, 2, 3)),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
-"""
-    )
+    config = readme_config()
+    if how == 'scope':
+        config = config.replace("custom_imports = dict(imports=['mmcontnet']", 'unused = dict(x=1')
+        config = config.replace("type='ConTNet'", "type='mmcontnet.ConTNet'")
+        assert 'custom_imports' not in config
+    (tmp_path / 'config.py').write_text(config)
     out = run_outside(
         """
         import mmengine, torch

@@ -1,0 +1,1 @@
+"""What the tools show of models and runs: curves, pictures, figures."""
