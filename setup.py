@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 (VERSION,) = re.findall(r"__version__ = '(.+)'", (ROOT / 'mmcontnet/version.py').read_text())
-MIM_FILES = ('configs', 'tools', 'model-index.yml')
+MIM_FOLDERS = ('configs', 'tools')
 
 
 class BuildWithMim(build_py):
@@ -25,14 +25,12 @@ class BuildWithMim(build_py):
         mim = package / 'mmcontnet' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)  # build folders outlive a build
         mim.mkdir(parents=True)
-        for source in (ROOT / name for name in MIM_FILES):
+        for source in (ROOT / name for name in MIM_FOLDERS):
             target = mim / source.name
-            if self.editable_mode and source.exists():
+            if self.editable_mode:
                 target.symlink_to(Path('../..') / source.name)
-            elif source.is_dir():
+            else:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
-            elif source.exists():
-                shutil.copy2(source, target)
 
 
 setup(

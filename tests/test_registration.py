@@ -1,6 +1,7 @@
 """The package as a stranger has it: pip-installed, in a fresh process, outside the repository."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,9 +16,12 @@ ROOT = Path(__file__).parents[1]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the package, without its dependencies, into a folder of its own."""
     folder = tmp_path_factory.mktemp('installed')
+    # From a copy: a build leaves folders behind, and other tests may build at the same time.
+    ignore = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info', '__pycache__')
+    shutil.copytree(ROOT, folder / 'checkout', ignore=ignore)
     subprocess.run(
         [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation']
-        + ['--target', str(folder / 'site'), str(ROOT)],
+        + ['--target', str(folder / 'site'), str(folder / 'checkout')],
         check=True,
         cwd=folder,
     )

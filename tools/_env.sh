@@ -15,6 +15,9 @@ if [ -z "$_python" ]; then
     echo 'mmcontnet needs Python 3.10, 3.11 or 3.12, and finds none' >&2
     exit 1
 fi
+# Operators compiled without CUDA fail on a GPU: what hides it from the compilation hides it from
+# the runs as well.
+[ "${MMCONTNET_CPU_ONLY-}" != 1 ] || export CUDA_VISIBLE_DEVICES=
 PYTHON=$("$_python" "$_root/tools/setup_env.py" "$@") || exit 1
 export PYTHON
 export PYTHONPATH="$_root${PYTHONPATH:+:$PYTHONPATH}"

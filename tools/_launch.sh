@@ -17,6 +17,9 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
+# Operators that were compiled without CUDA fail on a GPU.
+[[ ${MMCONTNET_CPU_ONLY:-} != 1 ]] || export CUDA_VISIBLE_DEVICES=
+
 # torchrun_tool TOOL GPUS ARGS...: one process a GPU, here or on each of NNODES machines.
 torchrun_tool() {
     local tool=$1 gpus=$2

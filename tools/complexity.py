@@ -20,6 +20,8 @@ def main() -> None:
         cfg = load_config(args.config)
     except UserError as error:
         sys.exit(f'complexity.py: error: {error}')
+    if 'backbone' not in (cfg.get('model') or {}):
+        sys.exit(f'complexity.py: error: config {args.config!r} has no model.backbone')
     # Classifiers are compared at 224, detectors at the ConTNet paper's size.
     default = (224, 224) if cfg.get('default_scope') == 'mmpretrain' else (784, 1344)
     shape = tuple(args.shape) if args.shape else default

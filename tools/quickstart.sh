@@ -32,7 +32,7 @@ show() {
     local log=$1 script=$2
     shift 2
     : >"$log" || fail "cannot write $log"
-    "$@" >>"$log" 2>&1 9>&- &
+    "$@" >>"$log" 2>&1 &
     child=$!
     tail -n +1 -s 0.5 -f --pid="$child" "$log" 2>/dev/null 9>&- | sed -unE "$script" &
     wait "$child" || fail "$(grep -v '^\s*$' "$log" | tail -n 1) (all of it: $log)"
@@ -78,17 +78,22 @@ else
         "$PYTHON" tools/train.py "$config" --work-dir "$run" ${done_before:+--resume "$run/$done_before"}
 fi
 
-say 'Evaluation on the areas not seen in training (half a minute)'
-show "$run/test.txt" \
-    's/^ (Average .*)/  \1/p' \
-    "$PYTHON" tools/test.py "$config" "$run/$last" --work-dir "$run/test" \
-    --cfg-options test_evaluator.outfile_prefix="$run/detections"
-map() { sed -nE "s/.*coco\/$1: ([0-9.]+).*/\1/p" "$run/test.txt" | tail -n 1; }
+# The curves are made last.
+if [ "$run/curves.png" -nt "$run/$last" ]; then
+    say 'Evaluation and pictures: done before'
+else
+    say 'Evaluation on the areas not seen in training (half a minute)'
+    show "$run/test.txt" \
+        's/^ (Average .*)/  \1/p' \
+        "$PYTHON" tools/test.py "$config" "$run/$last" --work-dir "$run/test" \
+        --cfg-options test_evaluator.outfile_prefix="$run/detections"
 
-say 'Pictures'
-"$PYTHON" tools/draw_detections.py $data/annotations/val.json $data/val \
-    "$run/detections.bbox.json" "$run/pictures" >/dev/null || fail 'no pictures'
-"$PYTHON" tools/plot_log.py "$run" >/dev/null || fail 'no curves'
+    say 'Pictures'
+    "$PYTHON" tools/draw_detections.py $data/annotations/val.json $data/val \
+        "$run/detections.bbox.json" "$run/pictures" >/dev/null || fail 'no pictures'
+    "$PYTHON" tools/plot_log.py "$run" >/dev/null || fail 'no curves'
+fi
+map() { sed -nE "s/.*coco\/$1: ([0-9.]+).*/\1/p" "$run/test.txt" | tail -n 1; }
 cat <<END
   detections beside annotations: $run/pictures/overview.jpg, and one picture a tile
   loss and mAP:                  $run/curves.png

@@ -219,7 +219,8 @@ class Environment:
         if self.marker.exists():
             return False
         facts = probe(self.python, MODULES, self.env) if self.python.exists() else Facts()
-        for name in facts.missing if facts.tag else ['a Python']:
+        lacking = [*facts.missing, *filter(None, [mmcv_problem('', facts)])]
+        for name in lacking if facts.tag else ['a Python']:
             raise SetupError(
                 f'{self.venv} was not made by this script and lacks {name}: move it away, or '
                 'complete it, and start again'
@@ -403,8 +404,13 @@ def interpreter(root: Path, modules: list[str]) -> str:
     # Whether anything is absent is seen at once; whether all of it works takes imports.
     present = all(importlib.util.find_spec(name.partition('.')[0]) for name in modules)
     in_venv = Path(sys.prefix) == root / '.venv'
-    if present and not in_venv and not probe(sys.executable, modules, os.environ).missing:
-        return sys.executable
+    if present and not in_venv:
+        facts = probe(sys.executable, modules, os.environ)
+        problems = [f'{name}: {why}' for name, why in facts.missing.items()]
+        problems = problems or list(filter(None, [mmcv_problem('', facts)]))
+        if not problems:
+            return sys.executable
+        say(f'{sys.executable} is not used: {problems[0]}')
     base = getattr(sys, '_base_executable', sys.executable)  # `.venv` must not rest on itself
     with locked(root / '.venv.lock') as lock:
         environment = Environment(root, base, os.environ, lock)

@@ -15,6 +15,7 @@ from mmcontnet.engine import (
     check_checkpoint,
     check_data,
     check_model,
+    is_first_process,
     load_config,
     process_group,
 )
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config, e.g. test_dataloader.batch_size=4',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     # Older launchers pass it as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -53,9 +54,11 @@ def draw_into(cfg: Config, folder: str) -> None:
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config')
     folder = os.path.abspath(folder)
-    if cfg.default_scope == 'mmpretrain':
+    if cfg.get('default_scope') == 'mmpretrain':
         hook.update(enable=True, out_dir=folder, interval=1)
-    elif cfg.default_scope == 'mmseg':
+    elif cfg.get('default_scope') == 'mmseg':
+        if 'visualizer' not in cfg:
+            raise UserError('--show-dir needs a visualizer in the config')
         hook.update(draw=True)
         cfg.visualizer.save_dir = folder
     else:
@@ -75,16 +78,18 @@ def use_tta(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
+    wrapper = cfg.get('tta_model') or defaults.get(cfg.get('default_scope'))
+    if wrapper is None or 'pipeline' not in dataset:
+        raise UserError('--tta needs a tta_model in the config and one test data set')
     if 'tta_pipeline' not in cfg:
         pipeline = deepcopy(dataset.pipeline)
         pack = pipeline.pop()
         # Merging needs to know how each copy was flipped.
         keys = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-        pack.meta_keys = ('img_id', *keys) if cfg.default_scope == 'mmdet' else keys
+        pack.meta_keys = ('img_id', *keys) if cfg.get('default_scope') == 'mmdet' else keys
         flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
         pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
         cfg.tta_pipeline = pipeline
-    wrapper = cfg.get('tta_model') or defaults[cfg.default_scope]
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 
@@ -100,15 +105,18 @@ def main() -> None:
         cfg.load_from = args.checkpoint
         # The checkpoint holds all weights: those of ImageNet need not be there any more.
         if cfg.model.get('backbone'):
-            cfg.model.backbone.init_cfg = None
+            cfg.model.backbone.pop('init_cfg', None)
         check_model(cfg)
         check_data(cfg, ['test'])
-        is_segmenter = cfg.get('default_scope') == 'mmseg'
+        scope = cfg.get('default_scope')
+        is_segmenter = scope == 'mmseg'
         if args.out and not is_segmenter and not args.out.endswith(('.pkl', '.pickle')):
             raise UserError(f'--out must be a .pkl file, got {args.out!r}')
         if args.out and is_segmenter:
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
-        if args.show_dir and args.tta and cfg.get('default_scope') == 'mmpretrain':
+            metrics = cfg.test_evaluator
+            for metric in metrics if isinstance(metrics, list) else [metrics]:
+                metric.update(output_dir=args.out, keep_results=True)
+        if args.show_dir and args.tta and scope == 'mmpretrain':
             raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
         if args.show_dir:
             draw_into(cfg, args.show_dir)
@@ -116,12 +124,12 @@ def main() -> None:
             use_tta(cfg)
     except UserError as error:
         # Of many processes one says it.
-        sys.exit(f'test.py: error: {error}' if os.environ.get('RANK', '0') == '0' else 1)
+        sys.exit(f'test.py: error: {error}' if is_first_process() else 1)
     with process_group(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if args.out and not is_segmenter:
             dump = DumpResults
-            if cfg.get('default_scope') == 'mmdet':
+            if scope == 'mmdet':
                 # Masks are encoded, not written pixel by pixel.
                 from mmdet.evaluation import DumpDetResults as dump
             runner.test_evaluator.metrics.append(dump(out_file_path=args.out))

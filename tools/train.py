@@ -14,6 +14,7 @@ from mmcontnet.engine import (
     check_checkpoint,
     check_data,
     check_model,
+    is_first_process,
     load_config,
     process_group,
 )
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config, e.g. model.backbone.with_cp=True train_dataloader.batch_size=4',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     # Older launchers pass it as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -77,7 +78,7 @@ def main() -> None:
         check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') is not None else ['train'])
     except UserError as error:
         # Of many processes one says it.
-        sys.exit(f'train.py: error: {error}' if os.environ.get('RANK', '0') == '0' else 1)
+        sys.exit(f'train.py: error: {error}' if is_first_process() else 1)
     with process_group(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.train()

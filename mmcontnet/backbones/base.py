@@ -94,7 +94,7 @@ class HybridBackbone(BaseModule):
 
     @staticmethod
     def _normalise_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        given = tuple(out_indices) if isinstance(out_indices, Sequence) else (out_indices,)
         valid = range(-NUM_STAGES, NUM_STAGES)
         if not given or any(not isinstance(i, int) or i not in valid for i in given):
             raise ValueError(

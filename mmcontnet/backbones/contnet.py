@@ -201,7 +201,9 @@ class ConTNet(HybridBackbone):
         fields = resolve_arch(arch, ARCHS, 'ConTNet')
         if downsample not in ('conv', 'pool'):
             raise ValueError(f"downsample must be 'conv' or 'pool', got {downsample!r}")
-        if len(patch_sizes) != NUM_STAGES or any(len(pair) != 2 for pair in patch_sizes):
+        if len(patch_sizes) != NUM_STAGES or any(
+            not isinstance(pair, Sequence) or len(pair) != 2 for pair in patch_sizes
+        ):
             raise ValueError(f'patch_sizes must be {NUM_STAGES} pairs, got {patch_sizes!r}')
 
         embed_dims, depths = fields['embed_dims'], fields['depths']

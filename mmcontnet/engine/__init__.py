@@ -2,13 +2,14 @@
 
 from .checks import check_checkpoint, check_data, check_model
 from .config import UserError, load_config
-from .distributed import process_group
+from .distributed import is_first_process, process_group
 
 __all__ = [
     'UserError',
     'check_checkpoint',
     'check_data',
     'check_model',
+    'is_first_process',
     'load_config',
     'process_group',
 ]

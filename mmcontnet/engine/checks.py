@@ -5,50 +5,56 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from torch import nn
+from mmengine.registry import DATASETS, MODELS
 
+from ..backbones.base import HybridBackbone
 from .config import UserError
 
 
 def check_model(cfg: Config) -> None:
-    """Build the backbone without memory, and compare its pretrained weights with it.
+    """Check the backbone's type, arguments and pretrained weights.
+
+    Backbones of ours are built, without memory, and their weights compared with the file. Of others
+    only the type, the names of the arguments and the file's presence are checked: they may take
+    weights in forms of their own.
 
     Raises:
         UserError: For an unknown type or argument, a value that the backbone refuses, or pretrained
             weights that are missing or do not fit.
     """
-    # Settles the scope that the config names, as the runner does later.
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    config = cfg.get('model', {}).get('backbone')
+    config = (cfg.get('model') or {}).get('backbone')
     if config is None:
         return
-    scope = DefaultScope.get_current_instance()
-    with MODELS.switch_scope_and_registry(scope.scope_name if scope else None) as registry:
-        try:
-            backbone_class = registry.get(config.type)
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f'model.backbone: {error}') from error
+    with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
+        backbone_class = config.type
+        if isinstance(backbone_class, str):
+            try:
+                backbone_class = registry.get(config.type)
+            except RuntimeError:  # what mmengine raises for names with a dot
+                backbone_class = None
         if backbone_class is None:
             raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
         _check_arguments(backbone_class, config)
-        try:
-            with torch.device('meta'):
-                backbone = registry.build(config)
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f'model.backbone: {error}') from error
+        backbone = None
+        if inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone):
+            try:
+                with torch.device('meta'):
+                    backbone = registry.build(config)
+            except (TypeError, ValueError) as error:
+                raise UserError(f'model.backbone: {error}') from error
     init_cfg = config.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
-        if init.get('type') == 'Pretrained':
+        if init.get('type') == 'Pretrained' and '://' not in init['checkpoint']:
             _check_pretrained(backbone, init['checkpoint'], init.get('prefix') or '')
 
 
-def _check_arguments(backbone_class: type, config: Mapping[str, Any]) -> None:
+def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
     parameters = inspect.signature(backbone_class).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -60,10 +66,8 @@ def _check_arguments(backbone_class: type, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_pretrained(backbone: nn.Module, checkpoint: str, prefix: str) -> None:
-    if '://' in checkpoint:
-        return
-    if not os.path.isfile(checkpoint):
+def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: str) -> None:
+    if not os.path.isfile(os.path.expanduser(checkpoint)):
         raise UserError(
             f'pretrained weights {checkpoint!r} (model.backbone.init_cfg) not found; convert the '
             "authors' file with tools/convert_checkpoint.py, or train from scratch with "
@@ -71,17 +75,23 @@ def _check_pretrained(backbone: nn.Module, checkpoint: str, prefix: str) -> None
             'model.backbone.norm_eval=False'
         )
     content = _read(checkpoint)
-    state = content.get('state_dict', content) if isinstance(content, Mapping) else {}
+    if backbone is None or not isinstance(content, Mapping):
+        return
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-    found = {key.removeprefix(prefix) for key in state if key.startswith(prefix)}
-    # mmengine loads with strict=False and would merely warn, and train from scratch.
-    missing = [key for key, _ in backbone.named_parameters() if key not in found]
-    if missing:
+    found = {
+        key.removeprefix('module.').removeprefix(prefix): value.shape
+        for key, value in content.get('state_dict', content).items()
+        if key.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)
+    }
+    # mmengine loads with strict=False: it would merely warn, and train from scratch.
+    state = backbone.state_dict()
+    wrong = [key for key, value in state.items() if found.get(key) != value.shape]
+    if wrong:
         raise UserError(
-            f'pretrained weights {checkpoint!r} with prefix {prefix!r} lack {len(missing)} of '
-            f'{len(list(backbone.parameters()))} parameters of {type(backbone).__name__}: '
-            f'{", ".join(missing[:3])}, ...; was the file made by tools/convert_checkpoint.py, for '
-            'this arch?'
+            f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
+            f'{type(backbone).__name__}: {len(wrong)} of {len(state)} tensors are missing or of '
+            f'another shape ({", ".join(wrong[:3])}, ...); was the file made by '
+            'tools/convert_checkpoint.py, for this arch?'
         )
 
 
@@ -93,25 +103,29 @@ def check_checkpoint(path: str) -> None:
     """
     if '://' in path:
         return
-    if not os.path.isfile(path):
+    if not os.path.isfile(os.path.expanduser(path)):
         raise UserError(f'checkpoint {path!r} not found')
     _read(path)
 
 
 def _read(path: str) -> Any:
     """Look at the names and shapes in a checkpoint without reading its tensors or running code."""
+    file = os.path.expanduser(path)
     try:
-        return torch.load(path, map_location='meta', weights_only=True, mmap=True)
+        # Files of torch < 1.6 are no archives, and cannot be mapped.
+        return torch.load(
+            file, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
     except pickle.UnpicklingError:
-        # mmengine's own checkpoints hold more than tensors (its message hub): whole, but opaque.
+        # What mmengine saves in training holds more than tensors (its message hub): left to it.
         return None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'checkpoint {path!r} cannot be read: {reason}') from error
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:
-    """Check that the files and folders that datasets and evaluators name are there.
+    """Check that the local files and folders that datasets and evaluators name are there.
 
     Args:
         cfg: The whole config.
@@ -121,42 +135,65 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
         UserError: Naming the first that is missing.
     """
     for part in parts:
-        loader = f'{part}_dataloader'
-        for dataset in _leaf_datasets((cfg.get(loader) or {}).get('dataset')):
-            for what, path in _dataset_paths(dataset):
-                if '://' not in path and not os.path.exists(path):
+        loader = cfg.get(f'{part}_dataloader') or {}
+        for key, dataset in _leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
+            if not _is_local(dataset) or _downloads_itself(dataset):
+                continue
+            for name, path in _dataset_paths(dataset):
+                if not os.path.exists(path):
                     raise UserError(
-                        f'{loader}: {what} {path!r} not found; put the data there, or say where it '
-                        f'is with --cfg-options {loader}.dataset.{what}=...'
+                        f'{part}_dataloader: {name} {path!r} not found; put the data there, or say '
+                        f'where it is with --cfg-options {key}.{name}=...'
                     )
         evaluators = cfg.get(f'{part}_evaluator') or []
         for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
-            ann_file = evaluator.get('ann_file')
-            if ann_file and '://' not in ann_file and not os.path.exists(ann_file):
+            ann = evaluator.get('ann_file')
+            if isinstance(ann, str) and _is_local(evaluator) and not os.path.exists(ann):
                 raise UserError(
-                    f'{part}_evaluator: ann_file {ann_file!r} not found; say where it is with '
+                    f'{part}_evaluator: ann_file {ann!r} not found; say where it is with '
                     f'--cfg-options {part}_evaluator.ann_file=...'
                 )
 
 
-def _leaf_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """Look through wrappers such as RepeatDataset and ConcatDataset."""
-    if isinstance(dataset, Mapping):
-        if 'dataset' in dataset or 'datasets' in dataset:
-            yield from _leaf_datasets(dataset.get('dataset'))
-            for inner in dataset.get('datasets', ()):
-                yield from _leaf_datasets(inner)
-        else:
-            yield dataset
+def _leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Look through wrappers such as RepeatDataset and ConcatDataset; with each one's dotted key."""
+    if not isinstance(dataset, Mapping):
+        return
+    if 'dataset' in dataset:
+        yield from _leaf_datasets(f'{key}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for i, inner in enumerate(dataset['datasets']):
+            yield from _leaf_datasets(f'{key}.datasets.{i}', inner)
+    else:
+        yield key, dataset
+
+
+def _is_local(config: Mapping[str, Any]) -> bool:
+    backend = config.get('backend_args') or {}
+    paths = [config.get('data_root'), config.get('ann_file')]
+    return backend.get('backend', 'local') == 'local' and not any('://' in str(p) for p in paths)
+
+
+def _downloads_itself(dataset: Mapping[str, Any]) -> bool:
+    """Tell mmpretrain's CIFAR and its like by their argument."""
+    dataset_class = dataset.get('type')
+    if isinstance(dataset_class, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            dataset_class = registry.get(dataset_class)
+    if dataset_class is None or 'download' not in inspect.signature(dataset_class).parameters:
+        return False
+    return dataset.get('download', True)
 
 
 def _dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     root = dataset.get('data_root') or ''
     if root:
         yield 'data_root', root
-    if dataset.get('ann_file'):
-        yield 'ann_file', os.path.join(root, dataset['ann_file'])
     prefixes = dataset.get('data_prefix') or {}
-    for name, prefix in prefixes.items() if isinstance(prefixes, Mapping) else [('', prefixes)]:
-        if prefix:
-            yield f'data_prefix.{name}'.rstrip('.'), os.path.join(root, prefix)
+    if not isinstance(prefixes, Mapping):
+        prefixes = {'': prefixes}
+    named = {'ann_file': dataset.get('ann_file')}
+    named |= {f'data_prefix.{name}'.rstrip('.'): prefix for name, prefix in prefixes.items()}
+    for name, path in named.items():
+        if path and isinstance(path, str):
+            yield name, os.path.join(root, path)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 
 class UserError(Exception):
@@ -20,14 +21,14 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """Load a config and apply what the command line says.
+    """Load a config, apply what the command line says, and enter the config's scope.
 
     Args:
         path: Config file.
         options: ``--cfg-options``, dotted names to values.
         work_dir: Folder of logs and checkpoints; None takes the config's, or
             ``work_dirs/<name of the config>``.
-        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
 
     Raises:
         UserError: If the file is missing or cannot be read, or an option does not fit into it.
@@ -46,6 +47,8 @@ def load_config(
     name = os.path.splitext(os.path.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     cfg.launcher = launcher
+    # As the runner does later: what checks look up is found as the runner will find it.
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     if cfg.get('default_scope') == 'mmpretrain':
         # mmpretrain's configs leave these to its own command lines.
         for part in ('train', 'val', 'test'):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+
+
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all that torchrun or srun started."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 @contextmanager
@@ -27,6 +33,8 @@ def process_group(cfg: Config) -> Iterator[None]:
         if cfg.launcher == 'slurm':
             _read_slurm_environment()
         dist.init_process_group('gloo')
+        if _replace_sync_bn(cfg.model) and is_first_process():
+            print('no GPU: SyncBN needs one, BatchNorm of each process is used instead')
         cfg.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
             'broadcast_buffers': False,
@@ -39,6 +47,18 @@ def process_group(cfg: Config) -> Iterator[None]:
     # exits with the group alive may abort after a good run, so this is not left to the interpreter.
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _replace_sync_bn(config: Any) -> bool:
+    """Turn SyncBN into BN wherever the config of a model names it; tell whether it did."""
+    if isinstance(config, MutableMapping):
+        replaced = config.get('type') == 'SyncBN'
+        if replaced:
+            config['type'] = 'BN'
+        return any([_replace_sync_bn(value) for value in config.values()]) or replaced
+    if isinstance(config, list | tuple):
+        return any([_replace_sync_bn(value) for value in config])
+    return False
 
 
 def _read_slurm_environment() -> None:

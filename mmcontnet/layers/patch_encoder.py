@@ -53,7 +53,7 @@ class PatchEncoder(nn.Module):
         patch_size: Side of a patch in pixels of the map.
         order: Token order within a patch, see :func:`mmcontnet.ops.partition_patches`.
         drop_rate: Dropout after the attention's and the FFN's linear layers.
-        drop_path_rate: Probability of dropping a residual branch of an image's patch.
+        drop_path_rate: Probability of dropping a residual branch of an image.
     """
 
     def __init__(
@@ -87,25 +87,24 @@ class PatchEncoder(nn.Module):
         """Encode patches.
 
         Args:
-            tokens: (patches, patch_size ** 2, C) in the order of ``partition_patches``; patches
-                that lie one after the other in a longer row of tokens are told apart here, so
-                (n, k * patch_size ** 2, C) does as well.
+            tokens: (B, patches * patch_size ** 2, C), in the order of ``partition_patches``.
 
         Returns:
             The same shape.
         """
-        shape = tokens.shape
+        b, n, c = tokens.shape
         length = self.patch_size**2
-        tokens = tokens.reshape(shape[0] * shape[1] // length, length, shape[2])
-        tokens = tokens + self.position(self.order)
+        position = self.position(self.order)
+        tokens = (tokens.reshape(b, n // length, length, c) + position).reshape(b, n, c)
         tokens = self.norm1(tokens + self.drop_path(self._attend(tokens)))
         hidden = self.drop(F.gelu(self.fc1(tokens)))
-        tokens = self.norm2(tokens + self.drop_path(self.drop(self.fc2(hidden))))
-        return tokens.reshape(shape)
+        return self.norm2(tokens + self.drop_path(self.drop(self.fc2(hidden))))
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        n, length, c = tokens.shape
-        qkv = self.qkv(tokens).reshape(n, length, 3, self.num_heads, c // self.num_heads)
+        b, n, c = tokens.shape
+        length = self.patch_size**2
+        heads = (self.num_heads, c // self.num_heads)
+        qkv = self.qkv(tokens).reshape(b * n // length, length, 3, *heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = attention(q, k, v).transpose(1, 2).reshape(n, length, c)
+        out = attention(q, k, v).transpose(1, 2).reshape(b, n, c)
         return self.drop(self.proj(out))

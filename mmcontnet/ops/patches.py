@@ -33,13 +33,13 @@ def partition_patches(x: Tensor, patch_size: int, order: int | None = None) -> T
         order: Side of the sub-patches, a divisor of ``patch_size``; None is row by row.
 
     Returns:
-        (B * H / patch_size * W / patch_size, patch_size ** 2, C).
+        (B, H * W, C), patch after patch, row by row of patches.
     """
     order = order or patch_size
     b, c, h, w = x.shape
     rows, cols, inner = h // patch_size, w // patch_size, patch_size // order
     x = x.permute(0, 2, 3, 1).reshape(b, rows, inner, order, cols, inner, order, c)
-    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b * rows * cols, patch_size**2, c)
+    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, h * w, c)
 
 
 def merge_patches(
@@ -48,7 +48,7 @@ def merge_patches(
     """Undo :func:`partition_patches`.
 
     Args:
-        tokens: (B * H / patch_size * W / patch_size, patch_size ** 2, C).
+        tokens: (B, H * W, C), patch after patch.
         size: (H, W) of the map in pixels.
         patch_size: As for :func:`partition_patches`.
         order: As for :func:`partition_patches`.
@@ -59,6 +59,6 @@ def merge_patches(
     order = order or patch_size
     h, w = size
     rows, cols, inner = h // patch_size, w // patch_size, patch_size // order
-    b, c = tokens.shape[0] // (rows * cols), tokens.shape[2]
+    b, _, c = tokens.shape
     x = tokens.reshape(b, rows, cols, inner, inner, order, order, c)
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, h, w, c).permute(0, 3, 1, 2)

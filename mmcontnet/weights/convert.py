@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import tempfile
@@ -51,11 +52,11 @@ def _check_complete(converted: Converted) -> None:
     with torch.device('meta'):
         backbone = MODELS.build(converted.backbone)
     wanted = {f'backbone.{key}': value.shape for key, value in backbone.state_dict().items()}
-    found = {
-        key: value.shape
-        for key, value in converted.state_dict.items()
-        if key.startswith('backbone.')
-    }
+    found = {key: value.shape for key, value in converted.state_dict.items()}
+    # The number of classes is free; necks are checked by the family that has one.
+    fc = found.get('head.fc.weight', torch.Size([0]))
+    wanted['head.fc.weight'] = torch.Size([fc[0], backbone.out_channels[-1]])
+    wanted['head.fc.bias'] = fc[:1]
     if wanted != found:
         wrong = sorted(key for key in wanted.keys() | found if wanted.get(key) != found.get(key))
         details = '; '.join(
@@ -91,7 +92,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f'{str(path)!r} is no checkpoint of plain tensors: {reason}'
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # a broken archive or pickle may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f'cannot read checkpoint {str(path)!r}: {reason}') from None
     for wrapper in _WRAPPERS:
@@ -123,10 +124,12 @@ def convert_checkpoint(source: str | Path, destination: str | Path) -> Converted
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=destination.name)
     try:
+        # Through memory: torch.save turns a full disk into a RuntimeError that does not say so.
+        content = io.BytesIO()
+        meta = {'backbone': converted.backbone}
+        torch.save({'state_dict': converted.state_dict, 'meta': meta}, content)
         with os.fdopen(handle, 'wb') as file:
-            torch.save(
-                {'state_dict': converted.state_dict, 'meta': {'backbone': converted.backbone}}, file
-            )
+            file.write(content.getbuffer())
         # mkstemp makes files for their owner alone; a checkpoint is shared like any other file.
         os.chmod(temporary, 0o644)
         os.replace(temporary, destination)

@@ -68,7 +68,7 @@ def test_block_pads_with_zeros_after_the_relu_and_crops_before_the_convolution()
     block.conv.register_forward_pre_hook(lambda _, args: convolved.append(args[0].shape))
     block(x)
     # BatchNorm's statistics are those of the map alone; three rows and a column are added.
-    assert seen[0].shape == (2 * 2 * 2, 16, 8)
+    assert seen[0].shape == (2, 8 * 8, 8)
     torch.testing.assert_close(seen[0].sum(), u.sum())
     assert convolved == [x.shape]
 
@@ -84,7 +84,7 @@ def test_padding_changes_nothing_on_sizes_that_need_none() -> None:
     for encoder, p in zip(block.encoders, (7, 14), strict=True):
         encoder.order = p
         windows = u.unfold(2, p, p).unfold(3, p, p)  # (1, 8, rows, cols, p, p)
-        tokens = windows.permute(0, 2, 3, 4, 5, 1).reshape(-1, p * p, 8)
+        tokens = windows.permute(0, 2, 3, 4, 5, 1).reshape(1, -1, 8)
         tokens = encoder(tokens).reshape(1, 28 // p, 42 // p, p, p, 8)
         u = tokens.permute(0, 5, 1, 3, 2, 4).reshape(1, 8, 28, 42)
     torch.testing.assert_close(out, block.conv(u) + shortcut)
@@ -184,6 +184,8 @@ def test_bf16_autocast_is_finite(downsample: str) -> None:
         (dict(in_channels=0), 'in_channels must be a positive int'),
         (dict(downsample='max'), "downsample must be 'conv' or 'pool'"),
         (dict(patch_sizes=((7, 14),)), 'patch_sizes must be 4 pairs'),
+        (dict(patch_sizes=(7, 14, 7, 7)), 'patch_sizes must be 4 pairs'),
+        (dict(out_indices=None), 'out_indices must be'),
         (dict(patch_sizes=((7, 10),) * 4), 'one must divide the other'),
     ],
 )

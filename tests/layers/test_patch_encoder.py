@@ -24,7 +24,7 @@ def test_odd_width_and_indivisible_heads_are_refused() -> None:
 
 def test_encoder_equals_the_papers_equations() -> None:
     encoder = PatchEncoder(8, 2, 16, 3).double()
-    tokens = torch.randn(5, 9, 8, dtype=torch.float64)
+    tokens = torch.randn(5, 9, 8, dtype=torch.float64)  # five images of one patch
     t = tokens + encoder.position(3)
     q, k, v = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in encoder.qkv(t).chunk(3, dim=-1))
     mixed = torch.softmax(q @ k.mT / 2, dim=-1) @ v
@@ -50,6 +50,20 @@ def test_token_order_changes_nothing_but_the_order() -> None:
 def test_padding_changes_nothing_but_the_windows_that_hold_it() -> None:
     encoder = PatchEncoder(8, 2, 16, 7).eval()
     x = torch.randn(1, 8, 17, 14)
-    whole = encoder(partition_patches(x[:, :, :14], 7)).unflatten(0, (2, 2))
-    padded = encoder(partition_patches(pad_to_multiple(x, 7), 7)).unflatten(0, (3, 2))
-    torch.testing.assert_close(padded[:2], whole)
+    whole = encoder(partition_patches(x[:, :, :14], 7)).unflatten(1, (2, 2, 49))
+    padded = encoder(partition_patches(pad_to_multiple(x, 7), 7)).unflatten(1, (3, 2, 49))
+    torch.testing.assert_close(padded[:, :2], whole)
+    assert not torch.allclose(padded[:, 2, 0], whole[:, 1, 0])
+
+
+def test_drop_path_drops_a_branch_of_a_whole_image() -> None:
+    encoder = PatchEncoder(8, 2, 16, 3, drop_path_rate=0.5).train()
+    torch.nn.init.zeros_(encoder.fc2.weight)
+    torch.nn.init.zeros_(encoder.fc2.bias)
+    tokens = torch.randn(64, 4 * 9, 8)
+    # Where the attention branch is dropped, what is left is the norms of tokens and encoding.
+    position = encoder.position(3).repeat(1, 4, 1)
+    kept = encoder.norm2(encoder.norm1(tokens + position))
+    dropped = (encoder(tokens) - kept).abs().amax(dim=2) < 1e-6
+    assert (dropped.all(dim=1) | ~dropped.any(dim=1)).all()
+    assert 0 < dropped.all(dim=1).sum() < 64

@@ -1,0 +1,81 @@
+"""What the checks refuse is in tests/integration/test_mistakes.py; here, what they must not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from mmcontnet.backbones import ConTNet
+from mmcontnet.engine import UserError, check_checkpoint, check_data, check_model, load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+        'mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py',
+        'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py',
+        'mmdet::yolox/yolox_s_8xb8-300e_coco.py',
+        'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
+        'mmpretrain::resnet/resnet18_8xb16_cifar10.py',
+    ],
+)
+def test_stock_configs_are_accepted_but_for_their_data(base: str, tmp_path: Path) -> None:
+    (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
+    cfg = load_config(str(tmp_path / 'config.py'))
+    check_model(cfg)
+    if 'cifar' in base:  # downloads its data by itself
+        check_data(cfg, ['train', 'val'])
+    else:
+        with pytest.raises(UserError, match='train_dataloader: data_root .* not found'):
+            check_data(cfg, ['train', 'val'])
+
+
+def pretrained(path: Path, arch: str = 's') -> Config:
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    return Config(dict(model=dict(backbone=dict(type='ConTNet', arch=arch, init_cfg=init_cfg))))
+
+
+@pytest.mark.parametrize('form', ['converted', 'from training', 'legacy', 'wrapped'])
+def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) -> None:
+    prefix = 'module.backbone.' if form == 'wrapped' else 'backbone.'
+    content = {'state_dict': {prefix + k: v for k, v in ConTNet('s').state_dict().items()}}
+    if form == 'from training':
+        content['message_hub'] = {'log_scalars': {'loss': HistoryBuffer()}}
+    path = tmp_path / 'weights.pth'
+    torch.save(content, path, _use_new_zipfile_serialization=form != 'legacy')
+    check_model(pretrained(path))
+    check_checkpoint(str(path))
+
+
+def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
+    state = {f'backbone.{k}': v for k, v in ConTNet('ti').state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'ti.pth')
+    with pytest.raises(UserError, match='do not fit ConTNet: .* another shape'):
+        check_model(pretrained(tmp_path / 'ti.pth'))
+
+
+def test_a_missing_folder_in_a_wrapper_is_named_with_its_key() -> None:
+    inner = dict(type='CocoDataset', data_root='nowhere/')
+    dataset = dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=inner)])
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    key = 'train_dataloader.dataset.datasets.0.dataset.data_root='
+    with pytest.raises(UserError, match=key):
+        check_data(cfg, ['train'])
+
+
+def test_data_of_other_backends_are_left_to_them() -> None:
+    inner = dict(type='CocoDataset', data_root='nowhere/', backend_args=dict(backend='petrel'))
+    check_data(Config(dict(train_dataloader=dict(dataset=inner))), ['train'])
+    listed = dict(type='CocoDataset', ann_file=['a.json', 'b.json'])
+    check_data(Config(dict(train_dataloader=dict(dataset=listed))), ['train'])
+
+
+def test_a_model_without_a_backbone_is_left_alone() -> None:
+    check_model(Config(dict(model=dict(type='Anything'))))
+    check_model(Config(dict(model=dict(backbone=dict(type=ConTNet, arch='s')))))
