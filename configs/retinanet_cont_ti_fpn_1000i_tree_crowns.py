@@ -51,8 +51,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=50, end=max_iters),
 ]
 default_hooks = dict(
-    logger=dict(interval=20),
+    logger=dict(interval=25),  # divides the intervals of validation: its points get exact places
     checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=2),
 )
-log_processor = dict(by_epoch=False, window_size=20)
+log_processor = dict(by_epoch=False, window_size=25)
 randomness = dict(seed=0)

@@ -94,6 +94,18 @@ def use_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
+def run_test(cfg: Config, out: str | None) -> None:
+    """Test, and dump the predictions into ``out``; the runner is gone at the end."""
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if out:
+        dump = DumpResults
+        if cfg.get('default_scope') == 'mmdet':
+            # Masks are encoded, not written pixel by pixel.
+            from mmdet.evaluation import DumpDetResults as dump
+        runner.test_evaluator.metrics.append(dump(out_file_path=out))
+    runner.test()
+
+
 def main() -> None:
     """Check everything that can be checked, then test."""
     args = parse_args()
@@ -126,14 +138,7 @@ def main() -> None:
         # Of many processes one says it.
         sys.exit(f'test.py: error: {error}' if is_first_process() else 1)
     with process_group(cfg):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if args.out and not is_segmenter:
-            dump = DumpResults
-            if scope == 'mmdet':
-                # Masks are encoded, not written pixel by pixel.
-                from mmdet.evaluation import DumpDetResults as dump
-            runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
-        runner.test()
+        run_test(cfg, None if is_segmenter else args.out)
 
 
 if __name__ == '__main__':

@@ -80,8 +80,8 @@ def main() -> None:
         # Of many processes one says it.
         sys.exit(f'train.py: error: {error}' if is_first_process() else 1)
     with process_group(cfg):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.train()
+        # In one expression: the runner must be gone before the process group.
+        (RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)).train()
 
 
 if __name__ == '__main__':

@@ -85,9 +85,11 @@ def plot_curves(work_dir: Path, picture: Path) -> None:
             textcoords='offset points',
             ha='right',
         )
-    left.set(title='training loss', xlabel='iteration', ylim=(0, None))
-    right.set(title='validation', xlabel='iteration', ylim=(0, None), xlim=left.get_xlim())
+    left.set(title='training loss', xlabel='iteration')
+    right.set(title='validation', xlabel='iteration', xlim=left.get_xlim())
     for axes in (left, right):
+        axes.margins(y=0.12)  # room for the last values
+        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator, MutableMapping
@@ -24,7 +25,8 @@ def process_group(cfg: Config) -> Iterator[None]:
 
     mmengine's own start-up calls CUDA whatever the backend, and wraps the model with a CUDA device
     id. With GPUs all is left to it; without, a gloo group and a wrapper for CPU modules are set up
-    before the runner is built.
+    before the runner is built. The caller must hold no reference to the runner at the end: DDP
+    keeps the group's threads alive, and a process that exits with them may abort after a good run.
 
     Args:
         cfg: ``cfg.launcher`` is the command line's; ``model_wrapper_cfg`` is set where needed.
@@ -43,9 +45,9 @@ def process_group(cfg: Config) -> Iterator[None]:
             'device_ids': None,
         }
     yield
-    # Not in a finally: after an error on one rank the others would wait for it here. A worker that
-    # exits with the group alive may abort after a good run, so this is not left to the interpreter.
+    # Not in a finally: after an error on one rank the others would wait for it here.
     if dist.is_initialized():
+        gc.collect()  # runners and models are in reference cycles
         dist.destroy_process_group()
 
 

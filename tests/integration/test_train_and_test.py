@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from .cli import run
+from .cli import ROOT, run
 from .configs import write_classifier, write_detector, write_segmenter
 from .data import make_class_folders, make_coco, make_label_maps
 
@@ -100,6 +100,27 @@ def test_two_processes_train_and_test(detector: Path, tmp_path: Path) -> None:
     )
     assert 'bbox_mAP' in tested.stdout
     assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 5
+
+
+def test_no_thread_of_the_process_group_outlives_the_training(
+    detector: Path, tmp_path: Path
+) -> None:
+    # A process that exits with one may abort: "terminate called without an active exception".
+    script = f"""
+import runpy, sys
+from pathlib import Path
+sys.argv = ['train.py', {str(detector)!r}, '--launcher', 'pytorch']
+runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
+names = [(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()]
+assert 'pt_tcpstore_uv' not in names, names
+"""
+    env = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
+    subprocess.run(
+        [sys.executable, '-c', script],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, **env, 'MASTER_PORT': free_port()},
+    )
 
 
 def test_slurm_tasks_train_and_test(detector: Path, tmp_path: Path) -> None:
