@@ -28,6 +28,8 @@ torchrun_tool() {
         echo "${0##*/}: error: GPUS must be a positive number, got '$gpus'" >&2
         exit 2
     }
+    # In one process first: torchrun buries a worker's one line under a traceback of its own.
+    "$PYTHON" "$root/tools/$tool" "$@" --check-only || exit 1
     exec "$PYTHON" -m torch.distributed.run \
         --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
         --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \

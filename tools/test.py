@@ -40,6 +40,9 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config, e.g. test_dataloader.batch_size=4',
     )
+    parser.add_argument(
+        '--check-only', action='store_true', help='check config, data and weights, and stop'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     # Older launchers pass it as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -137,6 +140,8 @@ def main() -> None:
     except UserError as error:
         # Of many processes one says it.
         sys.exit(f'test.py: error: {error}' if is_first_process() else 1)
+    if args.check_only:
+        return
     with process_group(cfg):
         run_test(cfg, None if is_segmenter else args.out)
 

@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config, e.g. model.backbone.with_cp=True train_dataloader.batch_size=4',
     )
+    parser.add_argument(
+        '--check-only', action='store_true', help='check config, data and weights, and stop'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     # Older launchers pass it as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -79,6 +82,8 @@ def main() -> None:
     except UserError as error:
         # Of many processes one says it.
         sys.exit(f'train.py: error: {error}' if is_first_process() else 1)
+    if args.check_only:
+        return
     with process_group(cfg):
         # In one expression: the runner must be gone before the process group.
         (RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)).train()

@@ -52,6 +52,11 @@ def test_training_names_the_mistake(arguments: list, message: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_launcher_says_it_in_one_line_too(tmp_path: Path) -> None:
+    line = error_of('dist_train.sh', RETINANET, 2, '--cfg-options', SCRATCH, cwd=tmp_path)
+    assert line.startswith("train.py: error: train_dataloader: data_root 'data/coco/' not found")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is no mistake with a GPU')
 def test_amp_without_a_gpu_is_named(tmp_path: Path) -> None:
     assert '--amp needs a GPU' in error_of('train.py', RETINANET, '--amp', cwd=tmp_path)
