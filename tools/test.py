@@ -5,18 +5,18 @@ import os
 import sys
 from copy import deepcopy
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmcontnet.engine import (
     UserError,
+    build_runner,
     check_checkpoint,
     check_data,
     check_model,
     is_first_process,
     load_config,
+    parse_run_args,
     process_group,
 )
 
@@ -26,29 +26,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder of logs and metrics')
     parser.add_argument(
         '--out',
         help='write the predictions: a .pkl file, or for segmenters a folder of label maps',
     )
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config, e.g. test_dataloader.batch_size=4',
-    )
-    parser.add_argument(
-        '--check-only', action='store_true', help='check config, data and weights, and stop'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    # Older launchers pass it as an argument, torchrun in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_args(parser)
 
 
 def draw_into(cfg: Config, folder: str) -> None:
@@ -99,7 +83,7 @@ def use_tta(cfg: Config) -> None:
 
 def run_test(cfg: Config, out: str | None) -> None:
     """Test, and dump the predictions into ``out``; the runner is gone at the end."""
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     if out:
         dump = DumpResults
         if cfg.get('default_scope') == 'mmdet':

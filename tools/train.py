@@ -1,21 +1,19 @@
 """Train a detector, a segmenter or a classifier."""
 
 import argparse
-import os
 import sys
 
 import torch
-from mmengine.config import DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmcontnet.engine import (
     UserError,
+    build_runner,
     check_checkpoint,
     check_data,
     check_model,
     is_first_process,
     load_config,
+    parse_run_args,
     process_group,
 )
 
@@ -24,7 +22,6 @@ def parse_args() -> argparse.Namespace:
     """Read the command line; the options are mmdet's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
         '--auto-scale-lr',
@@ -38,22 +35,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or from the last one in the work dir',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config, e.g. model.backbone.with_cp=True train_dataloader.batch_size=4',
-    )
-    parser.add_argument(
-        '--check-only', action='store_true', help='check config, data and weights, and stop'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    # Older launchers pass it as an argument, torchrun in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_args(parser)
 
 
 def main() -> None:
@@ -86,7 +68,7 @@ def main() -> None:
         return
     with process_group(cfg):
         # In one expression: the runner must be gone before the process group.
-        (RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)).train()
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -3,13 +3,16 @@
 from .checks import check_checkpoint, check_data, check_model
 from .config import UserError, load_config
 from .distributed import is_first_process, process_group
+from .run import build_runner, parse_run_args
 
 __all__ = [
     'UserError',
+    'build_runner',
     'check_checkpoint',
     'check_data',
     'check_model',
     'is_first_process',
     'load_config',
+    'parse_run_args',
     'process_group',
 ]
