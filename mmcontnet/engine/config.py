@@ -24,7 +24,7 @@ def load_config(
     """Load a config, apply what the command line says, and enter the config's scope.
 
     Args:
-        path: Config file.
+        path: Config file, or ``mmdet::...`` and ``mmpretrain::...`` for one that they install.
         options: ``--cfg-options``, dotted names to values.
         work_dir: Folder of logs and checkpoints; None takes the config's, or
             ``work_dirs/<name of the config>``.
@@ -33,10 +33,12 @@ def load_config(
     Raises:
         UserError: If the file is missing or cannot be read, or an option does not fit into it.
     """
-    if not os.path.isfile(path):
+    if '::' not in path and not os.path.isfile(path):
         raise UserError(f'config {path!r} not found')
     try:
-        cfg = Config.fromfile(path)
+        # Of the packages' own configs mmengine finds the files as bases only.
+        inherited = f'_base_ = {path!r}'
+        cfg = Config.fromstring(inherited, '.py') if '::' in path else Config.fromfile(path)
     # A config is a program: whatever it raises is a mistake in it, or in what it inherits from.
     except Exception as error:
         raise UserError(f'cannot read config {path!r}: {type(error).__name__}: {error}') from error
