@@ -6,6 +6,7 @@ the two differ: FFN widths 196/392 in ConT-Ti (the paper's table 1 prints 192/38
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import PatchEncoder
+from ..layers import POS_ENCODINGS, PatchEncoder
 from ..ops import merge_patches, pad_to_multiple, partition_patches
 from .base import NUM_STAGES, HybridBackbone, resolve_arch
 
@@ -40,6 +41,11 @@ ARCHS: dict[str, dict[str, Any]] = {
     'b': dict(**_WIDE, depths=(3, 4, 6, 3), drop_rates=(0.0, 0.0, 0.1, 0.1), out_drop_rate=0.2),
 }
 
+#: Patch sides of a block's two encoders, stage by stage (section 3.1, "Network architecture").
+PATCH_SIZES = ((7, 14), (7, 14), (7, 14), (7, 7))
+#: Strides of the stages' maps, before their last convolution.
+_MAP_STRIDES = (4, 8, 16, 32)
+
 
 class ConTStem(nn.Module):
     """7x7 stride-2 convolution and 3x3 stride-2 max-pool, with no norm and no activation between.
@@ -58,6 +64,11 @@ class ConTStem(nn.Module):
         return F.max_pool2d(self.conv(x), 3, stride=2, padding=1)
 
 
+def _average_pool(stride: int) -> nn.AvgPool2d:
+    # A window that hangs over the edge averages the pixels that exist.
+    return nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+
+
 class ConTBlock(nn.Module):
     """Two patch encoders and a convolution around a shortcut (ConTNet, section 3.1, figure 3).
 
@@ -71,15 +82,19 @@ class ConTBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        num_heads: Attention heads of the encoders.
-        feedforward_channels: Hidden width of the encoders' FFN.
         patch_sizes: Patch sides of the two encoders in pixels of the map; one divides the other.
         kernel_size: Of the convolution, 3 or 1.
         stride: Of the convolution and the projection.
+        dilation: Of the convolution.
+        conv_groups: Groups of the convolution and the projection, or ``'depthwise'``: a 3x3
+            convolution is a depthwise one and a 1x1 one after it (table 11).
         project: Use the projection shortcut.
-        drop_rate: Dropout in the encoders.
+        avg_down: Where the projection has a stride, average 2x2 pixels instead of skipping them.
         out_drop_rate: Dropout of the block's output, after the sum.
-        drop_path_rate: Stochastic depth in the encoders.
+        encoder: More arguments of the encoders, see :class:`PatchEncoder`.
+
+    Raises:
+        ValueError: If none of the patch sizes divides the other.
     """
 
     def __init__(
@@ -87,63 +102,70 @@ class ConTBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        num_heads: int,
-        feedforward_channels: int,
         patch_sizes: Sequence[int],
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
+        conv_groups: int | str = 1,
         project: bool = False,
-        drop_rate: float = 0.0,
+        avg_down: bool = False,
         out_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        encoder: Mapping[str, Any],
     ) -> None:
         super().__init__()
         # Both encoders share one partition: patches of the larger size whose tokens are ordered by
         # patches of the smaller. Attention does not care about the order, the encodings know it.
         self.tile, self.order = max(patch_sizes), min(patch_sizes)
-        if self.order < 1 or self.tile % self.order:
+        if self.tile % self.order:
             raise ValueError(
                 f'of the two patch sizes of a block one must divide the other, got {patch_sizes}'
             )
         self.norm = nn.BatchNorm2d(in_channels)
-        self.encoders = nn.Sequential(
-            *(
-                PatchEncoder(
-                    in_channels,
-                    num_heads,
-                    feedforward_channels,
-                    patch_size,
-                    order=self.order,
-                    drop_rate=drop_rate,
-                    drop_path_rate=drop_path_rate,
-                )
-                for patch_size in patch_sizes
+        self.encoders = nn.ModuleList(
+            PatchEncoder(
+                in_channels, patch_size=patch_size, tile=self.tile, order=self.order, **encoder
             )
+            for patch_size in patch_sizes
         )
-        self.conv = nn.Conv2d(
+        separable = conv_groups == 'depthwise' and kernel_size > 1
+        groups = conv_groups if isinstance(conv_groups, int) else 1
+        conv = nn.Conv2d(
             in_channels,
-            out_channels,
+            in_channels if separable else out_channels,
             kernel_size,
             stride=stride,
-            padding=kernel_size // 2,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=in_channels if separable else groups,
             bias=False,
         )
+        pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False) if separable else None
+        self.conv = nn.Sequential(conv, pointwise) if pointwise else conv
         self.stride = stride
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False) if project else None
+        self.pool = _average_pool(stride) if avg_down and stride > 1 else None
+        self.shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False) if project else None
+        )
         self.out_drop = nn.Dropout(out_drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         h, w = x.shape[2:]
         u = F.relu(self.norm(x), inplace=True)
-        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
-        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
-        stride = self.stride
-        shortcut = x if self.shortcut is None else self.shortcut(u[..., ::stride, ::stride])
+        shortcut = x if self.shortcut is None else self.shortcut(self._downsample(u))
         u = pad_to_multiple(u, self.tile)
-        tokens = self.encoders(partition_patches(u, self.tile, self.order))
+        tokens = partition_patches(u, self.tile, self.order)
+        for encoder in self.encoders:
+            tokens = encoder(tokens, (h, w))
         u = merge_patches(tokens, (u.shape[2], u.shape[3]), self.tile, self.order)
         return self.out_drop(self.conv(u[..., :h, :w]) + shortcut)
+
+    def _downsample(self, u: Tensor) -> Tensor:
+        if self.pool is not None:
+            return self.pool(u)
+        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
+        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
+        return u[..., :: self.stride, :: self.stride]
 
 
 @MODELS.register_module()
@@ -155,14 +177,27 @@ class ConTNet(HybridBackbone):
     (``downsample='conv'``) that convolution has stride 2 in the first three stages, and the outputs
     lie at strides 8/16/32/32. For dense prediction (``'pool'``; section 4.2, "Object Detection") it
     has stride 1 and a 2x2 average pool leads into the next stage: outputs at strides 4/8/16/32.
-    Both have the same parameters.
+    Both have the same parameters, and so have all values of ``output_stride``.
 
     Inputs of any size work, and outputs stay aligned with the image: see :class:`ConTBlock`.
 
     Args:
         arch: ``'ti'``, ``'s'``, ``'m'`` or ``'b'``, or a dict with the fields of ``ARCHS['m']``.
         downsample: ``'conv'`` or ``'pool'``.
-        patch_sizes: For each stage, the patch sides of a block's two encoders in pixels of its map.
+        output_stride: Largest stride of the outputs: 32, or with ``'pool'`` also 16 or 8. The later
+            pools fall away, and the 3x3 convolutions behind them are dilated by 2, then 4 instead.
+        patch_sizes: For each stage, the patch sides of its encoders in pixels of its map, repeated
+            over its blocks: (7, 14) for the two encoders of every block, (7, 7, 14, 14) for blocks
+            that take turns (table 9).
+        pos_encoding: ``'2d'``, ``'1d'``, ``'relative'`` or ``'none'`` (table 8).
+        pos_placement: ``'patch'``: each patch has the same encoding. ``'image'``: it is one of the
+            whole map, learnt at the map's size for an image of 224 x 224, and resized (bicubic) to
+            other sizes; for ``'2d'`` and ``'1d'``.
+        conv_groups: Groups of the blocks' convolutions and projections, or ``'depthwise'`` for
+            depthwise separable 3x3 convolutions (table 11).
+        pre_norm: Encoders normalise before attention and FFN, not after the sums.
+        qkv_bias: Queries, keys and values have a bias.
+        avg_down: Projection shortcuts of stride 2 average 2x2 pixels first.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         in_channels: See :class:`HybridBackbone`, as for all that follow.
         out_indices: Stages to return.
@@ -172,8 +207,7 @@ class ConTNet(HybridBackbone):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: For an unknown ``arch`` or ``downsample``, or patch sizes of which neither
-            divides the other.
+        ValueError: For a value or a combination outside of what is described above.
     """
 
     def __init__(
@@ -181,7 +215,14 @@ class ConTNet(HybridBackbone):
         arch: str | Mapping[str, Any] = 'm',
         *,
         downsample: str = 'conv',
-        patch_sizes: Sequence[Sequence[int]] = ((7, 14), (7, 14), (7, 14), (7, 7)),
+        output_stride: int = 32,
+        patch_sizes: Sequence[Sequence[int]] = PATCH_SIZES,
+        pos_encoding: str = '2d',
+        pos_placement: str = 'patch',
+        conv_groups: int | str = 1,
+        pre_norm: bool = False,
+        qkv_bias: bool = True,
+        avg_down: bool = False,
         drop_path_rate: float = 0.0,
         in_channels: int = 3,
         out_indices: int | Sequence[int] = (3,),
@@ -199,47 +240,97 @@ class ConTNet(HybridBackbone):
             init_cfg=init_cfg,
         )
         fields = resolve_arch(arch, ARCHS, 'ConTNet')
-        if downsample not in ('conv', 'pool'):
-            raise ValueError(f"downsample must be 'conv' or 'pool', got {downsample!r}")
-        if len(patch_sizes) != NUM_STAGES or any(
-            not isinstance(pair, Sequence) or len(pair) != 2 for pair in patch_sizes
-        ):
-            raise ValueError(f'patch_sizes must be {NUM_STAGES} pairs, got {patch_sizes!r}')
-
         embed_dims, depths = fields['embed_dims'], fields['depths']
+        _check_choice('downsample', downsample, ('conv', 'pool'))
+        output_strides = (32, 16, 8) if downsample == 'pool' else (32,)
+        _check_choice(
+            f'output_stride with downsample={downsample!r}', output_stride, output_strides
+        )
+        _check_choice('pos_encoding', pos_encoding, POS_ENCODINGS)
+        _check_choice('pos_placement', pos_placement, ('patch', 'image'))
+        if pos_placement == 'image' and pos_encoding == 'relative':
+            raise ValueError("pos_placement='image' has no meaning for pos_encoding='relative'")
+        _check_patch_sizes(patch_sizes)
+        _check_conv_groups(conv_groups, embed_dims)
+
         channels = (*embed_dims[1:], 2 * embed_dims[-1])
+        strides = [min(stride, output_stride) for stride in _MAP_STRIDES]
         stages = []
         for i in range(self.last_stage + 1):
             last_stage = i == NUM_STAGES - 1
+            sizes = itertools.cycle(patch_sizes[i])
             # Numbered apart from the pool, so that both ways of downsampling share checkpoints.
             blocks: dict[str, nn.Module] = {}
-            if downsample == 'pool' and i > 0:
-                # A window that hangs over the edge averages the pixels that exist.
-                blocks['pool'] = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+            if downsample == 'pool' and i > 0 and strides[i] > strides[i - 1]:
+                blocks['pool'] = _average_pool(2)
             for j in range(depths[i]):
                 last_block = j == depths[i] - 1
                 depth = (sum(depths[:i]) + j) / max(1, sum(depths) - 1)
                 blocks[str(j)] = ConTBlock(
                     embed_dims[i],
                     channels[i] if last_block else embed_dims[i],
-                    num_heads=fields['num_heads'][i],
-                    feedforward_channels=fields['feedforward_channels'][i],
-                    patch_sizes=patch_sizes[i],
+                    patch_sizes=(next(sizes), next(sizes)),
                     kernel_size=1 if last_block and last_stage else 3,
                     stride=2 if last_block and downsample == 'conv' and not last_stage else 1,
+                    dilation=_MAP_STRIDES[i] // strides[i],
+                    conv_groups=conv_groups,
                     project=last_block,
-                    drop_rate=fields['drop_rates'][i],
+                    avg_down=avg_down,
                     out_drop_rate=fields['out_drop_rate'] if last_block and last_stage else 0.0,
-                    drop_path_rate=drop_path_rate * depth,
+                    encoder=dict(
+                        num_heads=fields['num_heads'][i],
+                        feedforward_channels=fields['feedforward_channels'][i],
+                        pos_encoding=pos_encoding,
+                        map_size=224 // _MAP_STRIDES[i] if pos_placement == 'image' else None,
+                        pre_norm=pre_norm,
+                        qkv_bias=qkv_bias,
+                        drop_rate=fields['drop_rates'][i],
+                        drop_path_rate=drop_path_rate * depth,
+                    ),
                 )
             stages.append(nn.Sequential(OrderedDict(blocks)))
         self.assemble(
             ConTStem(in_channels, embed_dims[0]),
             stages,
             channels,
-            (4, 8, 16, 32) if downsample == 'pool' else (8, 16, 32, 32),
+            strides if downsample == 'pool' else (*strides[1:], strides[-1]),
         )
         self.apply(_init_parameters)
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def _check_patch_sizes(patch_sizes: Sequence[Sequence[int]]) -> None:
+    def valid(sizes: object) -> bool:
+        return (
+            isinstance(sizes, Sequence)
+            and len(sizes) > 0
+            and len(sizes) % 2 == 0
+            and all(isinstance(size, int) and size > 0 for size in sizes)
+        )
+
+    if len(patch_sizes) != NUM_STAGES or not all(valid(sizes) for sizes in patch_sizes):
+        raise ValueError(
+            f'patch_sizes must be {NUM_STAGES} pairs of positive ints, or multiples of pairs, '
+            f'got {patch_sizes!r}'
+        )
+
+
+def _check_conv_groups(conv_groups: int | str, embed_dims: Sequence[int]) -> None:
+    if conv_groups == 'depthwise':
+        return
+    if not (
+        isinstance(conv_groups, int)
+        and conv_groups > 0
+        and all(c % conv_groups == 0 for c in embed_dims)
+    ):
+        raise ValueError(
+            f"conv_groups must be 'depthwise' or a common divisor of {tuple(embed_dims)}, "
+            f'got {conv_groups!r}'
+        )
 
 
 def _init_parameters(module: nn.Module) -> None:
@@ -248,4 +339,5 @@ def _init_parameters(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

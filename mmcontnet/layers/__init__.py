@@ -1,5 +1,12 @@
-"""The papers' building blocks: modules with parameters, one concept a file."""
+"""The papers' building blocks."""
 
-from .patch_encoder import AxialPositionEncoding, PatchEncoder
+from .patch_encoder import POS_ENCODINGS, PatchEncoder
+from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
-__all__ = ['AxialPositionEncoding', 'PatchEncoder']
+__all__ = [
+    'POS_ENCODINGS',
+    'AxialPositionEncoding',
+    'PatchEncoder',
+    'RelativePositionBias',
+    'SequencePositionEncoding',
+]

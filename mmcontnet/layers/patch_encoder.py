@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, partition_patches
+from ..ops import attention, pad_to_multiple, partition_patches
+from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
-
-class AxialPositionEncoding(nn.Module):
-    """Learnt 2-D position encoding of a patch: one vector a row and one a column.
-
-    The first half of the channels tells the row, the second half the column (ConTNet, section 4.3,
-    "2D learnable").
-
-    Args:
-        embed_dims: Channels of the tokens; even.
-        patch_size: Side of the patch in pixels of the map.
-    """
-
-    def __init__(self, embed_dims: int, patch_size: int) -> None:
-        super().__init__()
-        if embed_dims % 2:
-            raise ValueError(f'a 2-D position encoding needs even embed_dims, got {embed_dims}')
-        self.patch_size = patch_size
-        self.row = nn.Parameter(torch.empty(patch_size, embed_dims // 2))
-        self.column = nn.Parameter(torch.empty(patch_size, embed_dims // 2))
-        nn.init.trunc_normal_(self.row, std=0.02)
-        nn.init.trunc_normal_(self.column, std=0.02)
-
-    def forward(self, order: int) -> Tensor:
-        """Return the encoding, (1, patch_size ** 2, C), in the order of ``partition_patches``."""
-        p = self.patch_size
-        row = self.row[:, None].expand(p, p, -1)
-        column = self.column[None].expand(p, p, -1)
-        grid = torch.cat([row, column], dim=-1)
-        return partition_patches(grid.permute(2, 0, 1)[None], p, order)
+_ENCODINGS = {'1d': SequencePositionEncoding, '2d': AxialPositionEncoding}
+POS_ENCODINGS = ('none', *_ENCODINGS, 'relative')
 
 
 class PatchEncoder(nn.Module):
-    """Transformer encoder within each patch: attention and FFN, post-norm (equations 4-8).
+    """Transformer encoder within each patch: attention and FFN (equations 4-8).
 
-    The position encoding is added to the tokens before the shortcut branches off, so it is part of
-    what the first residual carries.
+    The learnt position encodings are added to the tokens before the shortcut branches off, so they
+    are part of what the first residual carries. The relative position bias is a term of attention's
+    logits.
 
     Args:
         embed_dims: Channels of the tokens.
         num_heads: Attention heads; divides ``embed_dims``.
         feedforward_channels: Hidden width of the FFN.
         patch_size: Side of a patch in pixels of the map.
-        order: Token order within a patch, see :func:`mmcontnet.ops.partition_patches`.
+        tile: Side of the patches into which the map was cut, a multiple of ``patch_size``; None is
+            ``patch_size`` itself.
+        order: Side of their sub-patches, see :func:`mmcontnet.ops.partition_patches`.
+        pos_encoding: One of ``POS_ENCODINGS`` (table 8).
+        map_size: None gives every patch the same encoding. Otherwise the encoding is of a whole
+            map of this side in pixels, and is resized (bicubic) to the map that comes.
+        pre_norm: Normalise the inputs of attention and FFN, not the sums behind them.
+        qkv_bias: Add a bias to queries, keys and values.
         drop_rate: Dropout after the attention's and the FFN's linear layers.
         drop_path_rate: Probability of dropping a residual branch of an image.
+
+    Raises:
+        ValueError: If ``num_heads`` does not divide ``embed_dims``.
     """
 
     def __init__(
@@ -63,7 +47,12 @@ class PatchEncoder(nn.Module):
         feedforward_channels: int,
         patch_size: int,
         *,
+        tile: int | None = None,
         order: int | None = None,
+        pos_encoding: str = '2d',
+        map_size: int | None = None,
+        pre_norm: bool = False,
+        qkv_bias: bool = True,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -72,9 +61,16 @@ class PatchEncoder(nn.Module):
             raise ValueError(f'embed_dims {embed_dims} is no multiple of num_heads {num_heads}')
         self.num_heads = num_heads
         self.patch_size = patch_size
+        self.tile = tile or patch_size
         self.order = order or patch_size
-        self.position = AxialPositionEncoding(embed_dims, patch_size)
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.map_size = map_size
+        self.pre_norm = pre_norm
+        self.position = self.position_bias = None
+        if pos_encoding in _ENCODINGS:
+            self.position = _ENCODINGS[pos_encoding](embed_dims, map_size or patch_size)
+        elif pos_encoding == 'relative':
+            self.position_bias = RelativePositionBias(num_heads, patch_size, self.order)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.fc1 = nn.Linear(embed_dims, feedforward_channels)
@@ -83,22 +79,33 @@ class PatchEncoder(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Encode patches.
 
         Args:
-            tokens: (B, patches * patch_size ** 2, C), in the order of ``partition_patches``.
+            tokens: (B, tiles * tile ** 2, C), in the order of ``partition_patches``.
+            size: (H, W) of the map in pixels, before it was padded to a multiple of ``tile``.
 
         Returns:
             The same shape.
         """
-        b, n, c = tokens.shape
-        length = self.patch_size**2
-        position = self.position(self.order)
-        tokens = (tokens.reshape(b, n // length, length, c) + position).reshape(b, n, c)
+        if self.position is not None:
+            b, n, c = tokens.shape
+            position = self._arrange(self.position(), size)
+            tokens = (tokens.reshape(b, -1, position.shape[1], c) + position).reshape(b, n, c)
+        if self.pre_norm:
+            tokens = tokens + self.drop_path(self._attend(self.norm1(tokens)))
+            return tokens + self.drop_path(self._feed_forward(self.norm2(tokens)))
         tokens = self.norm1(tokens + self.drop_path(self._attend(tokens)))
-        hidden = self.drop(F.gelu(self.fc1(tokens)))
-        return self.norm2(tokens + self.drop_path(self.drop(self.fc2(hidden))))
+        return self.norm2(tokens + self.drop_path(self._feed_forward(tokens)))
+
+    def _arrange(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
+        """Put an encoding (1, C, side, side) into the order of a patch's or a map's tokens."""
+        if self.map_size is None:
+            return partition_patches(grid, self.patch_size, self.order)
+        if size != (self.map_size, self.map_size):
+            grid = F.interpolate(grid, size, mode='bicubic', align_corners=False)
+        return partition_patches(pad_to_multiple(grid, self.tile), self.tile, self.order)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         b, n, c = tokens.shape
@@ -106,5 +113,9 @@ class PatchEncoder(nn.Module):
         heads = (self.num_heads, c // self.num_heads)
         qkv = self.qkv(tokens).reshape(b * n // length, length, 3, *heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        bias = None if self.position_bias is None else self.position_bias()
+        out = attention(q, k, v, bias).transpose(1, 2).reshape(b, n, c)
         return self.drop(self.proj(out))
+
+    def _feed_forward(self, tokens: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))

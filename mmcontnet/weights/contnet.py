@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ..backbones.contnet import ARCHS
+from ..backbones.contnet import ARCHS, PATCH_SIZES
 from .family import CheckpointError, Converted
 
 NAME = 'ConTNet'
@@ -16,9 +19,10 @@ _BLOCK = re.compile(r'layer([1-4])\.ConTBlock(\d+)\.(.+)')
 _RENAMES = (
     (re.compile(r'^bn\.'), 'norm.'),
     (re.compile(r'^out_conv\.conv\.'), 'conv.'),
-    (re.compile(r'^downsample\.conv\.'), 'shortcut.'),
+    (re.compile(r'^downsample\.conv\.(conv\.)?'), 'shortcut.'),
     (re.compile(r'^ste([12])\.'), lambda match: f'encoders.{int(match[1]) - 1}.'),
     (re.compile(r'\.attn\.(qkv|proj)\.'), r'.\1.'),
+    (re.compile(r'\.attn\.(relative_position_bias_table)$'), r'.position_bias.\1'),
     (re.compile(r'\.mlp\.(fc[12])\.'), r'.\1.'),
     (re.compile(r'\.pe\.0$'), '.position.row'),
     (re.compile(r'\.pe\.1$'), '.position.column'),
@@ -31,7 +35,9 @@ def matches(keys: Iterable[str]) -> bool:
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> Converted:
-    """Rename the tensors, and find the arch from the number of blocks and the width.
+    """Rename the tensors, and tell the network from their names and shapes.
+
+    Pre-norm and post-norm networks have the same tensors: ``pre_norm`` is for the user to set.
 
     Raises:
         CheckpointError: If no arch of ours has these depths and widths.
@@ -43,6 +49,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
         if block:
             stage, index, name = int(block[1]) - 1, int(block[2]), block[3]
             depths[stage] = max(depths[stage], index + 1)
+            if name.endswith('.relative_position_index'):
+                continue  # follows from the patch size
             for pattern, replacement in _RENAMES:
                 name = pattern.sub(replacement, name)
             if name.endswith(('.row', '.column')):
@@ -56,7 +64,41 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
     width = None if stem is None else stem.shape[0]
     for arch, fields in ARCHS.items():
         if (tuple(depths), width) == (fields['depths'], fields['embed_dims'][0]):
-            return Converted(converted, dict(type='ConTNet', arch=arch))
+            backbone = dict(type='ConTNet', arch=arch, **_options(converted, fields))
+            if any('.downsample.conv.conv.' in key for key in state_dict):
+                backbone['avg_down'] = True
+            return Converted(converted, backbone)
     raise CheckpointError(
         f'a ConTNet of unknown arch: depths {tuple(depths)}, width {width}; known: {sorted(ARCHS)}'
     )
+
+
+def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell the backbone's arguments that are not the defaults from our names and their shapes."""
+    options: dict[str, Any] = {}
+    row, table = 'position.row', 'position_bias.relative_position_bias_table'
+    first = 'backbone.stages.0.0.'
+    if f'{first}encoders.0.{table}' in converted:
+        options['pos_encoding'] = 'relative'
+    elif f'{first}encoders.0.{row}' not in converted:
+        options['pos_encoding'] = 'none'
+    if f'{first}encoders.0.qkv.bias' not in converted:
+        options['qkv_bias'] = False
+    conv = converted.get(f'{first}conv.weight')
+    if conv is not None and conv.shape[1] < fields['embed_dims'][0]:
+        options['conv_groups'] = fields['embed_dims'][0] // conv.shape[1]
+
+    patch_sizes = []
+    for stage, depth in enumerate(fields['depths']):
+        sizes = []
+        for block, encoder in itertools.product(range(depth), range(2)):
+            prefix = f'backbone.stages.{stage}.{block}.encoders.{encoder}.'
+            if f'{prefix}{row}' in converted:
+                sizes.append(len(converted[f'{prefix}{row}']))
+            elif f'{prefix}{table}' in converted:
+                sizes.append((math.isqrt(len(converted[f'{prefix}{table}'])) + 1) // 2)
+        patch_sizes.append(tuple(sizes))
+    default = [pair * depth for pair, depth in zip(PATCH_SIZES, fields['depths'], strict=True)]
+    if patch_sizes != default and all(patch_sizes):
+        options['patch_sizes'] = tuple(patch_sizes)
+    return options

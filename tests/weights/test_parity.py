@@ -17,14 +17,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ('name', 'config', 'params'),
+    ('name', 'config', 'params', 'options'),
     [
-        ('cont-s', 'cont_s_8xb64_in1k.py', 10_103_400),
-        ('cont-m', 'cont_m_8xb64_in1k.py', 19_536_936),
+        ('cont-s', 'cont_s_8xb64_in1k.py', 10_103_400, {}),
+        ('cont-m', 'cont_m_8xb64_in1k.py', 19_536_936, {}),
+        ('cont-s_relative', 'cont_s_8xb64_in1k.py', 10_095_814, dict(pos_encoding='relative')),
+        (
+            'cont-m_relative_prenorm_avgdown',
+            'cont_m_8xb64_in1k.py',
+            19_521_764,
+            dict(pos_encoding='relative', avg_down=True, pre_norm=True),
+        ),
     ],
 )
 def test_converted_checkpoint_computes_what_the_authors_network_does(
-    name: str, config: str, params: int, tmp_path: Path
+    name: str, config: str, params: int, options: dict, tmp_path: Path
 ) -> None:
     expected = record(name)
     torch.save({'model': author_state_dict(expected['state_dict'])}, tmp_path / 'author.pth')
@@ -34,6 +41,7 @@ def test_converted_checkpoint_computes_what_the_authors_network_does(
         check=True,
     )
     cfg = Config.fromfile(ROOT / 'configs' / config)
+    cfg.model.backbone.update(options)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
     load_checkpoint(model, str(tmp_path / 'ours.pth'), map_location='cpu', strict=True)
