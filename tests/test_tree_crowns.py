@@ -1,22 +1,16 @@
 """The quickstart's data: tools/prepare_tree_crowns.py."""
 
 import hashlib
-import importlib.util
 import json
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'prepare_tree_crowns.py'
-_spec = importlib.util.spec_from_file_location('prepare_tree_crowns', TOOL)
-assert _spec and _spec.loader
-crowns = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(crowns)
+from .preparation import load_tool, run_for_real, serve
+
+crowns = load_tool('prepare_tree_crowns')
 
 WIDTH, HEIGHT = 500, 900  # cut into two columns; training 2 x 338, validation 1 x 225 rows
 BOXES = [
@@ -35,7 +29,7 @@ OBJECT = (
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a wheel with one photograph, and have pip "download" it."""
+    """Have pip "download" a wheel with one photograph; its path."""
     pixels = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     photograph = tmp_path / 'crop.png'
     Image.fromarray(pixels).save(photograph)
@@ -43,38 +37,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'crop.png': photograph.read_bytes(),
         'crop.xml': VOC.format(''.join(OBJECT.format(*box) for box in BOXES)).encode(),
     }
-    wheel = tmp_path / 'deepforest-2.1.0-py3-none-any.whl'
-    with zipfile.ZipFile(wheel, 'w') as archive:
-        for name, content in files.items():
-            archive.writestr(f'deepforest/data/{name}', content)
-        archive.writestr('deepforest/data/other.png', b'not asked for')
-        archive.writestr('deepforest-2.1.0.dist-info/licenses/LICENSE', 'MIT License')
-
-    def download(command: list[str], **kwargs: object) -> subprocess.CompletedProcess:
-        target = Path(command[command.index('--dest') + 1]) / wheel.name
-        target.write_bytes(wheel.read_bytes())
-        return subprocess.CompletedProcess(command, 0, '', '')
-
-    monkeypatch.setattr(crowns.subprocess, 'run', download)
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(crowns, 'SHA256', checksums)
+    wheel = {f'deepforest/data/{name}': content for name, content in files.items()}
+    serve(monkeypatch, {**wheel, 'deepforest-2.1.0.dist-info/licenses/LICENSE': b'MIT License'})
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(crowns, 'PACKAGE', crowns.PACKAGE._replace(sha256=sha256))
     return photograph
 
 
 def load(target: Path, part: str) -> dict:
     return json.loads((target / 'annotations' / f'{part}.json').read_text())
-
-
-def test_tiles_cover_every_pixel_exactly_once_and_keep_the_parts_apart():
-    for width, height in ((WIDTH, HEIGHT), (2299, 2472), (1249, 1035), (400, 400), (7, 5)):
-        count = np.zeros((height, width), int)
-        for part, (left, top, right, bottom) in crowns.tiles(width, height):
-            assert 0 < right - left <= crowns.TILE
-            assert 0 < bottom - top <= crowns.TILE
-            border = int(height * crowns.TRAIN_SHARE)
-            assert bottom <= border if part == 'train' else top >= border
-            count[top:bottom, left:right] += 1
-        assert (count == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -123,68 +94,8 @@ def test_the_data_set_is_valid_coco_with_the_pixels_of_the_photograph(package, t
     }  # fmt: skip
 
 
-def test_a_second_call_finds_the_data_set_and_downloads_nothing(package, tmp_path, monkeypatch):
-    target = tmp_path / 'tree_crowns'
-    assert crowns.prepare(target)
-    monkeypatch.setattr(crowns, 'fetch', lambda folder: pytest.fail('downloaded again'))
-    assert not crowns.prepare(target)
-
-
-def test_another_photograph_than_expected_is_one_clear_error(package, tmp_path, monkeypatch):
-    monkeypatch.setitem(crowns.SHA256, 'crop.xml', '0' * 64)
-    with pytest.raises(crowns.PreparationError, match=r'^crop.xml of deepforest==2.1.0 .*checksum'):
-        crowns.prepare(tmp_path / 'tree_crowns')
-    assert not list(tmp_path.glob('tree_crowns*/'))
-
-
-def test_a_package_without_the_photograph_is_one_clear_error(package, tmp_path, monkeypatch):
-    monkeypatch.setitem(crowns.SHA256, 'gone.png', '0' * 64)
-    with pytest.raises(crowns.PreparationError, match='does not contain gone.png'):
-        crowns.prepare(tmp_path / 'tree_crowns')
-
-
-@pytest.mark.parametrize(
-    ('said', 'told'),
-    [
-        ('ERROR: No matching distribution found for deepforest', 'is there a network'),
-        ('ERROR: Could not install: [Errno 28] No space left on device', 'the disk is full'),
-    ],
-)
-def test_a_failed_download_is_one_clear_error(tmp_path, monkeypatch, said, told):
-    failed = subprocess.CompletedProcess([], 1, '', f'WARNING: Retrying\n{said}\n\n')
-    monkeypatch.setattr(crowns.subprocess, 'run', lambda *args, **kwargs: failed)
-    with pytest.raises(crowns.PreparationError, match=told) as error:
-        crowns.prepare(tmp_path / 'tree_crowns')
-    assert '\n' not in str(error.value)
-    assert not list(tmp_path.glob('tree_crowns*/'))
-
-
-@pytest.mark.parametrize('stopped', [KeyboardInterrupt, OSError(28, 'No space left on device')])
-def test_a_preparation_that_stops_leaves_nothing(package, tmp_path, monkeypatch, stopped):
-    def stop(path: Path, text: str) -> None:
-        raise stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(crowns.Path, 'write_text', stop)
-        with pytest.raises((KeyboardInterrupt, OSError)):
-            crowns.prepare(tmp_path / 'tree_crowns')
-    assert not list(tmp_path.glob('tree_crowns*/'))
-
-
-def test_what_a_killed_preparation_left_is_cleared_away(package, tmp_path):
-    partial = tmp_path / 'tree_crowns.partial'
-    (partial / 'train').mkdir(parents=True)
-    (partial / 'train' / 'half.png').write_bytes(b'half')
-    assert crowns.prepare(tmp_path / 'tree_crowns')
-    assert not partial.exists()
-    assert not list(tmp_path.rglob('half.png'))
-
-
 @pytest.mark.slow
 def test_the_real_photographs_give_the_published_numbers_of_tiles(tmp_path):
-    made = subprocess.run([sys.executable, TOOL, tmp_path / 'd'], capture_output=True, text=True)
-    if 'is there a network' in made.stderr:
-        pytest.skip('needs the package index, which cannot be reached')
-    assert made.returncode == 0, made.stderr
-    assert 'train: 38 images, 665 tree crowns' in made.stdout
-    assert 'val: 16 images, 242 tree crowns' in made.stdout
+    printed = run_for_real('prepare_tree_crowns', tmp_path / 'd')
+    assert 'train: 38 images, 665 tree crowns' in printed
+    assert 'val: 16 images, 242 tree crowns' in printed

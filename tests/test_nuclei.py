@@ -1,0 +1,196 @@
+"""Real data with masks: tools/prepare_nuclei.py."""
+
+import hashlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import mmdet
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from .preparation import load_tool, run_for_real, serve
+
+nuclei = load_tool('prepare_nuclei')
+
+# Height and width: two columns of tiles; two rows of 240 pixels for training, one of 160 beside.
+SIZE = 640, 400
+# Left, top, right, bottom of nuclei.
+NUCLEI = [
+    (10, 20, 50, 70),  # well inside one tile
+    (190, 100, 210, 120),  # half in either of two tiles
+    (196, 200, 216, 220),  # a fifth in the left tile, which is too little
+    (100, 470, 140, 490),  # across the border of training and validation
+    (300, 600, 330, 640),  # at the image's end
+]
+# Which pieces of these are instances, in the tiles' pixels.
+PIECES = {
+    'train': {
+        (0, 0): [(10, 20, 50, 70), (190, 100, 200, 120)],
+        (0, 200): [(0, 100, 10, 120), (0, 200, 16, 220)],
+        (240, 0): [(100, 230, 140, 240)],
+        (240, 200): [],
+    },
+    'val': {(480, 0): [(100, 0, 140, 10)], (480, 200): [(100, 120, 130, 160)]},
+}
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Prepare the data set from a package with an image of rectangular nuclei."""
+    masks = np.zeros(SIZE, np.uint16)
+    for i, (left, top, right, bottom) in enumerate(NUCLEI):
+        masks[top:bottom, left:right] = 3 * i + 2
+    # Nuclei three times as bright as what is between them, and a few hundred times the same.
+    image = 100 + np.random.RandomState(0).randint(0, 10, SIZE) + 200 * (masks > 0)
+    image[0, :5] = 60000
+    files = {}
+    for name, pixels in (('img2d.tif', image), ('mask2d.tif', masks)):
+        Image.fromarray(pixels.astype(np.uint16)).save(file := io.BytesIO(), 'TIFF')
+        files[name] = file.getvalue()
+    wheel = {f'stardist/data/images/{name}': content for name, content in files.items()}
+    calls = serve(monkeypatch, {**wheel, 'x.dist-info/licenses/LICENSE.txt': b'BSD 3-Clause'})
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(nuclei, 'PACKAGE', nuclei.PACKAGE._replace(sha256=sha256))
+    assert nuclei.prepare(tmp_path / 'nuclei')
+    # One wheel for all platforms' users, this one's included.
+    assert 'manylinux_2_28_x86_64' in calls[0]
+    return tmp_path / 'nuclei'
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_coco_masks_boxes_and_areas_are_those_of_the_pieces(target, part):
+    coco = load(target / 'annotations' / f'{part}.json')
+    assert coco['categories'] == [{'id': 1, 'name': 'nucleus'}]
+    found: dict[tuple[int, int], list] = {}
+    for image in coco['images']:
+        place = tuple(map(int, Path(image['file_name']).stem.split('_')[1:]))
+        found[place] = []
+        shape = pixels(target / part / image['file_name']).shape
+        assert shape == (image['height'], image['width'], 3)
+        for annotation in coco['annotations']:
+            if annotation['image_id'] != image['id']:
+                continue
+            left, top, width, height = map(int, annotation['bbox'])
+            mask = np.zeros(shape[:2], np.uint8)
+            mask[top : top + height, left : left + width] = 1
+            assert (coco_mask.decode(annotation['segmentation']) == mask).all()
+            assert annotation['area'] == mask.sum()
+            assert (annotation['category_id'], annotation['iscrowd']) == (1, 0)
+            found[place].append((left, top, left + width, top + height))
+    assert found == PIECES[part]
+    ids = [annotation['id'] for annotation in coco['annotations']]
+    assert len(set(ids)) == len(ids)
+    assert min(ids) == 1
+
+
+def test_nuclei_are_bright_and_their_surroundings_dark_whatever_the_outliers(target):
+    picture = pixels(target / 'train' / 'nuclei_000000_000000.png')
+    assert picture.dtype == np.uint8
+    assert (picture[..., 0] == picture[..., 2]).all()
+    assert picture[30:60, 20:40].mean() > 200
+    assert picture[150:].mean() < 20
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_cityscapes_annotations_are_those_of_mmdets_converter(target, part, tmp_path):
+    """The converter reads the images alone, so these are as it expects them, too."""
+    path = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters/cityscapes.py'
+    spec = importlib.util.spec_from_file_location('cityscapes_converter', path)
+    assert spec and spec.loader
+    converter = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(converter)
+
+    root = target / 'cityscapes'
+    files = converter.collect_files(str(root / 'leftImg8bit' / part), str(root / 'gtFine' / part))
+    content = converter.cvt_annotations(
+        converter.collect_annotations(sorted(files)), str(tmp_path / 'converted.json')
+    )
+    # It counts from 0, which COCO's evaluation does not bear.
+    for image in content['images']:
+        image['id'] += 1
+    for annotation in content['annotations']:
+        annotation['id'] += 1
+        annotation['image_id'] += 1
+    ours = load(root / 'annotations' / f'instancesonly_filtered_gtFine_{part}.json')
+    assert ours == content
+    assert len(ours['annotations']) == sum(map(len, PIECES[part].values())) > 0
+
+
+def test_cityscapes_labels_agree_and_leave_void_what_is_no_instance(target):
+    labels = importlib.import_module('cityscapesscripts.helpers.labels')
+    for name in ('road', 'car', 'unlabeled'):
+        label = labels.name2label[name]
+        assert nuclei.TRAIN_IDS[label.id] == label.trainId
+    assert nuclei.CITYSCAPES_CATEGORIES == {
+        label.id: label.name
+        for label in labels.labels
+        if label.hasInstances and not label.ignoreInEval
+    }
+
+    folder = target / 'cityscapes/gtFine/train/nuclei'
+    stem = 'nuclei_000000_000000_gtFine'
+    instances, ids, train_ids = (
+        pixels(folder / f'{stem}_{kind}.png')
+        for kind in ('instanceIds', 'labelIds', 'labelTrainIds')
+    )
+    expected = np.full(instances.shape, 7)
+    expected[20:70, 10:50], expected[100:120, 190:] = 26000, 26001
+    expected[200:220, 196:] = 0
+    assert (instances == expected).all()
+    assert (ids == np.where(expected >= 26000, 26, expected)).all()
+    assert {(i, t) for i, t in zip(ids.flat, train_ids.flat, strict=True)} == {
+        (0, 255), (7, 0), (26, 13)
+    }  # fmt: skip
+
+
+def test_the_cityscapes_datasets_of_mmdet_and_mmseg_read_it(target):
+    from mmdet.datasets import CityscapesDataset as Instances
+    from mmseg.datasets import CityscapesDataset as Labels
+
+    root = target / 'cityscapes'
+    init_default_scope('mmdet')
+    instances = Instances(
+        data_root=str(root),
+        ann_file='annotations/instancesonly_filtered_gtFine_train.json',
+        data_prefix=dict(img='leftImg8bit/train/'),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+        ],
+    )
+    assert len(instances) == 3  # one tile has no nuclei
+    car = instances.metainfo['classes'].index('car')
+    for i in range(3):
+        assert set(instances[i]['gt_bboxes_labels']) == {car}
+        assert len(instances[i]['gt_masks']) == len(instances[i]['gt_bboxes'])
+    init_default_scope('mmseg')
+    labels = Labels(
+        data_root=str(root),
+        data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
+    )
+    assert len(labels) == 4
+    names = ('road', 'car')
+    known = {labels.metainfo['classes'].index(name) for name in names} | {255}
+    assert set(np.unique(labels[0]['gt_seg_map'])) == known
+
+
+@pytest.mark.slow
+def test_the_real_image_gives_the_published_numbers_of_nuclei(tmp_path):
+    printed = run_for_real('prepare_nuclei', tmp_path / 'd')
+    assert 'train: 4 images, 94 nuclei' in printed
+    assert 'val: 2 images, 35 nuclei' in printed
