@@ -18,15 +18,42 @@ def batch(cfg: Config) -> dict:
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
-        data = demo_mm_inputs(2, [[3, 90, 120], [3, 128, 70]], num_classes=80)
+        head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
+        data = demo_mm_inputs(2, [[3, 90, 110], [3, 112, 70]], num_classes=80, with_mask=True)
         for sample in data['data_samples']:
-            sample.gt_instances.labels %= cfg.model.bbox_head.num_classes
+            sample.gt_instances.labels %= head.num_classes
         return data
+    if cfg.default_scope == 'mmseg':
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        inputs = list(torch.randint(256, (2, 3, 90, 110), dtype=torch.uint8))
+        labels = torch.randint(cfg.model.decode_head.num_classes, (2, 1, 90, 110))
+        samples = []
+        for label in labels:
+            sizes = dict(ori_shape=(90, 110), img_shape=(90, 110))
+            samples.append(SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=sizes))
+        return dict(inputs=inputs, data_samples=samples)
     assert cfg.default_scope == 'mmpretrain'
     from mmpretrain.structures import DataSample
 
-    samples = [DataSample().set_gt_label(label) for label in (3, 999)]
+    last = cfg.model.head.num_classes - 1
+    samples = [DataSample().set_gt_label(label) for label in (0, last)]
     return dict(inputs=torch.randint(256, (2, 3, 70, 96), dtype=torch.uint8), data_samples=samples)
+
+
+def shrink(cfg: Config) -> None:
+    """Leave the network as it is, and take what surrounds it to the size of ``batch``."""
+    if cfg.default_scope == 'mmpretrain':
+        cfg.model.data_preprocessor = dict(type='ClsDataPreprocessor', **cfg.data_preprocessor)
+    if cfg.model.get('roi_head'):
+        cfg.model.train_cfg.rcnn.sampler.num = 32
+        cfg.model.test_cfg.rpn.max_per_img = 32
+    if cfg.default_scope == 'mmseg':
+        if cfg.model.data_preprocessor.get('size'):
+            cfg.model.data_preprocessor.size = (112, 112)
+        if cfg.model.test_cfg.mode == 'slide':
+            cfg.model.test_cfg.update(crop_size=(84, 84), stride=(56, 56))
 
 
 @pytest.mark.parametrize('config', sorted(path.name for path in CONFIGS.glob('*.py')))
@@ -36,8 +63,7 @@ def test_config_builds_and_takes_a_training_and_a_prediction_step(config: str) -
     scope = DefaultScope.get_current_instance()
     init_default_scope(cfg.default_scope)
     try:
-        if cfg.default_scope == 'mmpretrain':
-            cfg.model.data_preprocessor = dict(type='ClsDataPreprocessor', **cfg.data_preprocessor)
+        shrink(cfg)
         model = MODELS.build(cfg.model)
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
