@@ -1,0 +1,98 @@
+"""Learning rates and weight decay of the recipes, on the optimizers that mmengine builds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmcontnet.layers import PatchEncoder
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+
+
+def settings(cfg: Config) -> tuple[nn.Module, dict[str, tuple[float, float]]]:
+    """Build model and optimizer; return (learning rate, weight decay) of every parameter."""
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+    by_id = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+    return model, {name: by_id[id(p)] for name, p in model.named_parameters()}
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Names of norms' parameters, biases, position encodings and relative position bias tables."""
+    norms = {
+        f'{prefix}.{name}'
+        for prefix, module in model.named_modules()
+        if isinstance(module, NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    names = {name for name, _ in model.named_parameters()}
+    last = {name: name.rsplit('.', 1)[1] for name in names}
+    encodings = {'row', 'column', 'sequence', 'relative_position_bias_table'}
+    return norms | {name for name in names if last[name] in {'bias', *encodings}}
+
+
+IMAGENET = sorted(path.name for path in CONFIGS.glob('cont_*_in1k.py'))
+
+
+@pytest.mark.parametrize('pos_encoding', ['2d', '1d', 'relative'])
+@pytest.mark.parametrize('config', IMAGENET)
+def test_weight_decay_is_off_exactly_for_norms_biases_encodings_and_bias_tables(
+    config: str, pos_encoding: str
+) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    cfg.model.backbone.pos_encoding = pos_encoding
+    model, found = settings(cfg)
+    without = {name for name, (_, decay) in found.items() if decay == 0}
+    assert without == undecayed(model)
+    assert {decay for _, decay in found.values()} - {0} == {
+        0.05 if 'strong_aug' in config else 5e-5
+    }
+
+
+@pytest.mark.parametrize(
+    ('options', 'conv_lr', 'encoder_lr'),
+    [({}, 0.2, 0.005)]
+    + [
+        (
+            {
+                'optim_wrapper.optimizer.lr': conv,
+                'optim_wrapper.paramwise_cfg.encoder_lr': encoder,
+            },
+            conv,
+            encoder,
+        )
+        for conv, encoder in ((0.2, 0.01), (0.2, 0.005), (0.1, 0.005), (0.1, 0.001))  # table 10
+    ],
+    ids=str,
+)
+def test_encoders_have_a_learning_rate_of_their_own(
+    options: dict, conv_lr: float, encoder_lr: float
+) -> None:
+    cfg = Config.fromfile(CONFIGS / 'cont_m_8xb64_in1k.py')
+    cfg.merge_from_dict(options)
+    model, found = settings(cfg)
+    encoders = [name for name, module in model.named_modules() if isinstance(module, PatchEncoder)]
+    assert len(encoders) == 16
+    for name, (lr, _) in found.items():
+        inside = name.startswith(tuple(f'{encoder}.' for encoder in encoders))
+        assert lr == (encoder_lr if inside else conv_lr), name
+
+
+def test_strong_augmentation_has_the_learning_rate_of_the_paper_everywhere() -> None:
+    _, found = settings(Config.fromfile(CONFIGS / 'cont_m_strong_aug_8xb64_in1k.py'))
+    assert {lr for lr, _ in found.values()} == {5e-4}
+
+
+def test_a_recipe_without_the_encoders_learning_rate_is_refused() -> None:
+    cfg = Config.fromfile(CONFIGS / 'cont_ti_8xb64_in1k.py')
+    del cfg.optim_wrapper.paramwise_cfg['encoder_lr']
+    with pytest.raises(ValueError, match='encoder_lr must be a positive number, got None'):
+        settings(cfg)
