@@ -1,6 +1,8 @@
 """Convert an author's checkpoint into one that mmpretrain, mmdet and mmseg load.
 
-The family and the arch are recognised from the keys. Use the result as
+The family, the arch and its options are recognised from keys and shapes, and printed: your config's
+backbone needs the same. (A ConTNet with pre_norm=True has the same tensors as one without it, so
+only you can tell whether yours was trained so.) Use the result as
     init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
 in a detector's backbone, or as load_from of a classification config.
 """

@@ -97,8 +97,8 @@ def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict
                 sizes.append(len(converted[f'{prefix}{row}']))
             elif f'{prefix}{table}' in converted:
                 sizes.append((math.isqrt(len(converted[f'{prefix}{table}'])) + 1) // 2)
-        patch_sizes.append(tuple(sizes))
-    default = [pair * depth for pair, depth in zip(PATCH_SIZES, fields['depths'], strict=True)]
-    if patch_sizes != default and all(patch_sizes):
+        pair = sizes[:2]
+        patch_sizes.append(tuple(pair if sizes == pair * depth else sizes))
+    if tuple(patch_sizes) != PATCH_SIZES and all(patch_sizes):
         options['patch_sizes'] = tuple(patch_sizes)
     return options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -86,7 +87,9 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {str(path)!r} not found')
     try:
-        content: Any = torch.load(path, map_location='cpu', weights_only=True)
+        # Training scripts keep their options beside the weights; a Namespace only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

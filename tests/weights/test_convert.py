@@ -1,8 +1,11 @@
+import argparse
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from mmcontnet.backbones import ConTNet
 from mmcontnet.weights import CheckpointError, convert_checkpoint, convert_state_dict
 from tests.parity import author_state_dict, record
 
@@ -16,11 +19,85 @@ def test_wrappers_and_prefixes_make_no_difference(author: dict, tmp_path: Path) 
     expected = convert_state_dict(author)
     assert expected.backbone == dict(type='ConTNet', arch='s')
     wrapped = {f'module.{key}': value for key, value in author.items()}
-    for content in (author, {'model': author}, {'state_dict': wrapped, 'epoch': 3}):
+    args = argparse.Namespace(lr=0.1, data='/imagenet')
+    for content in (
+        author,
+        {'model': author, 'args': args},
+        {'state_dict': wrapped, 'epoch': 3},
+    ):
         torch.save(content, tmp_path / 'author.pth')
         convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.pth')
         written = torch.load(tmp_path / 'ours.pth', weights_only=True)
         torch.testing.assert_close(written['state_dict'], expected.state_dict)
+
+
+AUTHORS_NAMES = (
+    (r'^stem\.conv\.', 'layer0.conv.conv.'),
+    (r'^stages\.(\d)\.(\d+)\.', lambda m: f'layer{int(m[1]) + 1}.ConTBlock{m[2]}.'),
+    (r'(ConTBlock\d+)\.norm\.', r'\1.bn.'),
+    (r'(ConTBlock\d+)\.conv\.', r'\1.out_conv.conv.'),
+    (r'(ConTBlock\d+)\.shortcut\.', r'\1.downsample.conv.'),
+    (r'encoders\.(\d)\.', lambda m: f'ste{int(m[1]) + 1}.'),
+    (r'\.(qkv|proj)\.', r'.attn.\1.'),
+    (r'\.(fc[12])\.', r'.mlp.\1.'),
+    (r'\.position_bias\.', '.attn.'),
+    (r'position\.row', 'pe.0'),
+    (r'position\.column', 'pe.1'),
+)
+
+
+def as_authors(backbone: ConTNet, avg_down: bool = False) -> dict[str, torch.Tensor]:
+    """Name and shape our tensors as the records show, for networks that have no record."""
+    author = {}
+    for key, value in backbone.state_dict().items():
+        for pattern, replacement in AUTHORS_NAMES:
+            key = re.sub(pattern, replacement, key)
+        if avg_down:  # the pool is a module before the convolution, where there is a stride
+            key = re.sub(r'(layer[123]\.\w+\.downsample\.conv)\.', r'\1.conv.', key)
+        if '.pe.' in key:
+            value = value[None, :, None] if key.endswith('0') else value[None, None]
+        if key.endswith('relative_position_bias_table'):
+            author[key.replace('bias_table', 'index')] = torch.zeros(49, 49, dtype=torch.long)
+        author[key] = value
+    channels = backbone.out_channels[-1]
+    return {**author, 'fc.weight': torch.empty(10, channels), 'fc.bias': torch.empty(10)}
+
+
+@pytest.mark.parametrize('name', ['cont-m', 'cont-m_relative_prenorm_avgdown'])
+def test_names_made_up_here_are_those_of_the_records(name: str) -> None:
+    relative = name != 'cont-m'
+    with torch.device('meta'):
+        backbone = ConTNet('m', pos_encoding='relative' if relative else '2d')
+    shapes = record(name)['state_dict']
+    made = {key: list(value.shape) for key, value in as_authors(backbone, relative).items()}
+    assert made.keys() == shapes.keys()
+    for key, shape in made.items():
+        assert shape == shapes[key] or key.startswith('fc.') or key.endswith('_index'), key
+
+
+ALL_14 = ((14, 14),) * 3 + ((7, 7),)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(pos_encoding='relative'),
+        dict(pos_encoding='none', qkv_bias=False),
+        dict(avg_down=True, conv_groups=4),
+        dict(patch_sizes=ALL_14),
+        dict(patch_sizes=ALL_14, pos_encoding='relative'),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('arch', ['ti', 's', 'm', 'b'])
+def test_sizes_and_variants_are_recognised(arch: str, options: dict) -> None:
+    with torch.device('meta'):
+        backbone = ConTNet(arch, **options)
+    converted = convert_state_dict(as_authors(backbone, options.get('avg_down', False)))
+    found = dict(converted.backbone)
+    assert (found.pop('type'), found.pop('arch')) == ('ConTNet', arch)
+    assert found == options
 
 
 def changed(author: dict, **tensors: torch.Tensor | None) -> dict[str, torch.Tensor]:
