@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
 
 from mmcontnet.backbones import ConTNet
 from mmcontnet.weights import CheckpointError, convert_checkpoint, convert_state_dict
@@ -29,6 +31,20 @@ def test_wrappers_and_prefixes_make_no_difference(author: dict, tmp_path: Path) 
         convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.pth')
         written = torch.load(tmp_path / 'ours.pth', weights_only=True)
         torch.testing.assert_close(written['state_dict'], expected.state_dict)
+
+
+def test_a_converted_file_initialises_the_backbone_of_a_detector(
+    author: dict, tmp_path: Path
+) -> None:
+    torch.save(author, tmp_path / 'author.pth')
+    converted = convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.pth').state_dict
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'ours.pth'), prefix='backbone.')
+    config = dict(type='ConTNet', arch='s', downsample='pool', init_cfg=init_cfg)
+    detector = BaseModule()
+    detector.backbone = MODELS.build(config)
+    detector.init_weights()
+    for key, value in detector.state_dict().items():
+        assert torch.equal(value, converted[key]), key
 
 
 AUTHORS_NAMES = (
