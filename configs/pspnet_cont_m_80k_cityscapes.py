@@ -31,7 +31,8 @@ optim_wrapper = dict(
         bias_decay_mult=0.0,
         # The longest matching key hides every other rule, so those of the heads say both things.
         custom_keys={
-            '.position.': dict(decay_mult=0.0),
+            # Encodings and relative position bias tables.
+            'position': dict(decay_mult=0.0),
             '_head.': dict(lr_mult=10.0),
             **{
                 key: dict(lr_mult=10.0, decay_mult=0.0)

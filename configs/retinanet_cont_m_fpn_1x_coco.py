@@ -10,7 +10,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         **_base_.cont_m,
-        # Only what the FPN uses: stage 0's output would leave parameters without a gradient.
+        # The FPN starts at stride 8.
         out_indices=(1, 2, 3),
         frozen_stages=1,
         norm_eval=True,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv import rescale_size
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
@@ -81,3 +82,17 @@ def test_config_builds_and_takes_a_training_and_a_prediction_step(config: str) -
     finally:
         if scope is not None:
             init_default_scope(scope.scope_name)
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in CONFIGS.glob('*_cont_m_fpn_*.py')))
+def test_batches_have_sides_that_the_patches_of_the_first_two_stages_divide(config: str) -> None:
+    cfg = load_config(str(CONFIGS / config))
+    (resize,) = (step for step in cfg.test_pipeline if step.type == 'Resize')
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    for size in ((640, 480), (2048, 1024)):
+        width, height = rescale_size(size, resize.scale)
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        sides = preprocessor(dict(inputs=[image]))['inputs'].shape[2:]
+        # Patches of 14 at stride 8. The shorter side is the paper's choice, and stays what it is.
+        assert [side % (8 * 14) for side in sides] == [0, 0]
+        assert sides[0] == height
