@@ -10,6 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 (VERSION,) = re.findall(r"__version__ = '(.+)'", (ROOT / 'mmcontnet/version.py').read_text())
 MIM_FOLDERS = ('configs', 'tools')
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']  # of tools/export_onnx.py
 
 
 class BuildWithMim(build_py):
@@ -49,7 +50,9 @@ setup(
         'det': ['onedl-mmdetection>=3.5.1'],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
         'cls': ['onedl-mmpretrain>=1.3.6', 'torchvision'],
+        'export': EXPORT,
         'dev': [
+            *EXPORT,
             'hypothesis',
             'mypy',
             'pytest',
