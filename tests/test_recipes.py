@@ -12,7 +12,7 @@ from torch import nn
 from mmcontnet.layers import PatchEncoder
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm)
 
 
 def settings(cfg: Config) -> tuple[nn.Module, dict[str, tuple[float, float]]]:
@@ -96,3 +96,16 @@ def test_a_recipe_without_the_encoders_learning_rate_is_refused() -> None:
     del cfg.optim_wrapper.paramwise_cfg['encoder_lr']
     with pytest.raises(ValueError, match='encoder_lr must be a positive number, got None'):
         settings(cfg)
+
+
+@pytest.mark.parametrize('pos_encoding', ['2d', '1d', 'relative'])
+def test_pspnet_decays_the_same_parameters_and_its_heads_learn_ten_times_faster(
+    pos_encoding: str,
+) -> None:
+    cfg = Config.fromfile(CONFIGS / 'pspnet_cont_m_80k_cityscapes.py')
+    cfg.model.backbone.pos_encoding = pos_encoding
+    model, found = settings(cfg)
+    assert {name for name, (_, decay) in found.items() if decay == 0} == undecayed(model)
+    for name, (lr, decay) in found.items():
+        assert lr == pytest.approx(6e-5 if name.startswith('backbone.') else 6e-4), name
+        assert decay in (0, 0.01)
