@@ -35,7 +35,8 @@ def process_group(cfg: Config) -> Iterator[None]:
         if cfg.launcher == 'slurm':
             _read_slurm_environment()
         dist.init_process_group('gloo')
-        if _replace_sync_bn(cfg.model) and is_first_process():
+        named = _replace_sync_bn(cfg.model)
+        if (cfg.pop('sync_bn', None) or named) and is_first_process():
             print('no GPU: SyncBN needs one, BatchNorm of each process is used instead')
         cfg.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
