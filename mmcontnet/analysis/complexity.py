@@ -1,54 +1,215 @@
-"""Parameters and multiply-adds of the network that a config describes."""
+"""Parameters, multiply-adds and activations of the network that a config describes, by its parts.
+
+Nothing is computed: tensors have shapes alone (the meta device).
+
+Counted are convolutions, linear layers, matrix products (attention's two included), and whatever
+else has a formula in PyTorch's registry. An op that PyTorch cannot see into, say a Triton kernel or
+local aggregation, joins in the file that defines it: it is a ``torch.library`` op with a fake
+implementation, and states its cost beside it::
+
+    @register_flop_formula(torch.ops.mmcontnet.local_aggregation)
+    def flops(v_shape, w_shape, *args, out_shape, **kwargs):
+        return 2 * 9 * math.prod(out_shape)  # by convention two for a multiply-add
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from ..engine import UserError
+from .networks import build_model
+
+# How OpenMMLab's backbones name their stages, counted from 0 or from 1, and the norms and the
+# downsampling that some keep beside them (ConvNeXt's downsample_layers.0 is its stem).
+_STAGE = re.compile(r'(?:stages\.|layers\.|norm)(?P<from0>\d+)|(?:layer|stage)(?P<from1>\d+)')
+_BETWEEN = re.compile(r'downsample_layers\.(?P<from0>[1-9])')
 
 
-@dataclass(frozen=True)
-class Complexity:
-    """What a network costs for one image.
+@dataclass
+class Cost:
+    """What a network or a part of it costs for one image.
 
     Attributes:
-        parameters: Number of parameters, frozen ones included.
-        multiply_adds: Of convolutions, linear layers and matrix products, attention's included; a
-            multiplication and its addition count as one.
-        attention: The part of ``multiply_adds`` that is attention's two products.
+        parameters: Number of parameters, frozen ones and those of auxiliary heads included.
+        multiply_adds: Of what is counted; a multiplication and its addition are one.
+        attention: The part of ``multiply_adds`` in products of two computed matrices: attention's.
+        activations: Elements of the outputs of what is counted, attention maps included: fvcore's
+            definition, and in a network of convolutions that of RegNet's paper.
     """
 
-    parameters: int
-    multiply_adds: int
-    attention: int
+    parameters: int = 0
+    multiply_adds: int = 0
+    attention: int = 0
+    activations: int = 0
+
+
+@dataclass
+class Complexity:
+    """Costs by part, in the order in which the model holds them.
+
+    Attributes:
+        parts: ``stem``, ``stage 1`` and so on for the backbone (``backbone`` where the names of its
+            modules tell no stages), and the model's other children under their own names: ``neck``,
+            ``rpn_head``, ``decode_head`` ...
+    """
+
+    parts: dict[str, Cost]
+
+    @property
+    def total(self) -> Cost:
+        """The sum of all parts."""
+        parts = self.parts.values()
+        return Cost(*(sum(getattr(part, f.name) for part in parts) for f in fields(Cost)))
+
+
+def read_figures() -> dict[str, dict[str, Any]]:
+    """Read the figures of this project's configs: ours, and the papers' with their source table.
+
+    Returns:
+        By file name in ``configs/``: ``shape`` (height and width in pixels), ``ours`` (the fields
+        of :class:`Cost`), and ``paper`` (``parameters`` and ``multiply_adds`` as printed, and their
+        ``source``) where a paper prints any.
+    """
+    return json.loads(Path(__file__).with_name('figures.json').read_text())
+
+
+def default_shape(cfg: Config) -> tuple[int, int]:
+    """Return the size at which a config is best compared, (height, width) in pixels."""
+    figure = read_figures().get(Path(cfg.filename).name)
+    if figure is not None:
+        return tuple(figure['shape'])
+    if cfg.get('default_scope') == 'mmpretrain':
+        return 224, 224
+    if cfg.get('default_scope') == 'mmseg' and cfg.get('crop_size'):
+        return tuple(cfg.crop_size)
+    return 784, 1344
 
 
 def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
     """Count a whole model: backbone, neck and heads, without what turns maps into boxes.
 
-    Nothing is computed and no weights are loaded: tensors have shapes alone (the meta device).
+    The second stage of a two-stage detector is counted for as many proposals as its ``test_cfg``
+    lets through, the mask head for those that mmdet's ``mode='tensor'`` takes: 100, but all of them
+    in a cascade. Auxiliary heads, which run in training only, cost parameters alone.
 
     Args:
         cfg: Config of a detector, a segmenter or a classifier.
         shape: Height and width of the image in pixels.
+
+    Raises:
+        UserError: If the model cannot be built or run on shapes alone.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model_cfg = cfg.model.copy()
-    model_cfg.backbone.init_cfg = None
-    with torch.device('meta'):
-        model = MODELS.build(model_cfg).eval()
-    image = torch.empty(1, 3, *shape, device='meta')
-    counter = FlopCounterMode(display=False)
+    model = build_model(cfg, meta=True)
+    if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+        _stand_in_for_proposals(model)
+    sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), shape)
+    sample = BaseDataElement(metainfo=dict(**sizes, scale_factor=(1.0, 1.0)))
+    try:
+        return count(model, torch.empty(1, 3, *shape), [sample], mode='tensor')
+    # Any package's forward: what it raises is mostly an op that has no shape function.
+    except Exception as error:
+        reason = str(error).partition('\n')[0]
+        raise UserError(
+            f'the model cannot be counted at {shape[0]} x {shape[1]}: '
+            f'{type(error).__name__}: {reason}'
+        ) from error
+
+
+def _stand_in_for_proposals(model: Any) -> None:
+    """Replace what depends on the image's contents by the most that it can be."""
+    boxes = torch.empty(model.test_cfg.rpn.max_per_img, 4, device='meta')
+    model.rpn_head.predict_by_feat = lambda *args, **kwargs: [InstanceData(bboxes=boxes)]
+    for module in model.roi_head.modules():
+        if hasattr(module, 'roi_layers'):
+            module.forward = partial(_roi_features, module)
+
+
+def _roi_features(extractor: Any, maps: tuple[Tensor, ...], rois: Tensor, *args: Any) -> Tensor:
+    size = extractor.roi_layers[0].output_size
+    return maps[0].new_empty(len(rois), extractor.out_channels, *size)
+
+
+def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complexity:
+    """Count one call of a model; afterwards the model is on the meta device, in eval mode.
+
+    Args:
+        model: Any module.
+        image: Its first argument; only the shape is used.
+        args: Further arguments.
+        kwargs: Further arguments.
+    """
+    model.to('meta').eval()
+    parts: dict[str, Cost] = {}
+    for name, _ in model.named_modules():
+        parts.setdefault(_part(name), Cost())
+    for name, parameter in model.named_parameters():
+        parts.setdefault(_part(name), Cost()).parameters += parameter.numel()
+    tracker = ModuleTracker()
     # The plain form of attention: its two products are counted as what they are.
-    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(image, None, mode='tensor')
-    by_op = {str(op): flops for op, flops in counter.get_flop_counts()['Global'].items()}
-    return Complexity(
-        parameters=sum(p.numel() for p in model.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,
-        attention=by_op.get('aten.bmm', 0) // 2,
-    )
+    with tracker, _Counter(parts, tracker), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(image.to('meta'), *args, **kwargs)
+    if not any(name.startswith('stage ') for name in parts):
+        parts = {('backbone' if name == 'stem' else name): cost for name, cost in parts.items()}
+    order = sorted(parts, key=_place)
+    return Complexity({name: parts[name] for name in order if parts[name] != Cost()})
+
+
+def _part(name: str) -> str:
+    """Tell which part a module or a parameter belongs to by its name in the model."""
+    child, _, rest = name.partition('.')
+    if child != 'backbone':
+        return child
+    stage = _STAGE.match(rest) or _BETWEEN.match(rest)
+    if stage is None:
+        return 'stem'
+    return f'stage {int(stage["from0"]) + 1}' if stage['from0'] else f'stage {stage["from1"]}'
+
+
+def _place(part: str) -> int:
+    """Put the stem first and the stages in their order before the rest."""
+    if part == 'stem':
+        return 0
+    return int(part.partition(' ')[2]) if part.startswith('stage ') else 1000
+
+
+class _Counter(TorchDispatchMode):
+    """Add what every op costs to the part that it runs in."""
+
+    def __init__(self, parts: dict[str, Cost], tracker: ModuleTracker) -> None:
+        super().__init__()
+        self.parts = parts
+        self.tracker = tracker
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            # The innermost of the modules that are running; their names begin with the model's.
+            module = max(self.tracker.parents - {'Global'}, key=len, default='')
+            cost = self.parts[_part(module.partition('.')[2])]
+            multiply_adds = formula(*args, **(kwargs or {}), out_val=out) // 2
+            cost.multiply_adds += multiply_adds
+            if func._overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm):
+                cost.attention += multiply_adds
+            cost.activations += sum(
+                math.prod(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)
+            )
+        return out

@@ -1,0 +1,38 @@
+"""What the tools print for people and write for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table that can also be read as it is; numbers are right-aligned.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells; the first column is text.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return f'| {" | ".join([first, *rest])} |'
+
+    rule = f'|{"-" * (widths[0] + 2)}|' + ''.join(f'{"-" * (w + 1)}:|' for w in widths[1:])
+    return '\n'.join([line(header), rule, *map(line, rows)])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    partial.write_text(json.dumps(content, indent=2) + '\n')
+    partial.replace(path)

@@ -1,0 +1,53 @@
+"""PyTorch's compilers take the backbones whole, at a fixed size."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+
+from mmcontnet.backbones import ConTNet
+from mmcontnet.backbones.base import HybridBackbone
+
+BACKBONES = {
+    'ConTNet': partial(ConTNet, 'ti'),
+    'ConTNet, dense prediction': partial(
+        ConTNet, 'ti', downsample='pool', output_stride=8, pos_encoding='relative', pre_norm=True
+    ),
+}
+every_backbone = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBONES)
+# Neither side is a multiple of patches or windows in any stage.
+SIZE = (70, 50)
+
+
+@every_backbone
+def test_compiles_without_graph_breaks_forward_and_backward(
+    build: Callable[..., HybridBackbone],
+) -> None:
+    backbone = build(out_indices=(0, 1), drop_path_rate=0.1)
+    image = torch.randn(2, 3, *SIZE)
+    # Traces and splits into forward and backward as the default backend does; generates no code.
+    compiled = torch.compile(backbone, fullgraph=True, dynamic=False, backend='aot_eager')
+    sum(out.square().mean() for out in compiled(image)).backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+    backbone.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(image), backbone(image))
+
+
+@pytest.mark.slow
+def test_generated_code_computes_the_same() -> None:
+    backbone = ConTNet('ti', downsample='pool', out_indices=(0,)).eval()
+    image = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        compiled = torch.compile(backbone, fullgraph=True, dynamic=False)(image)
+        torch.testing.assert_close(compiled, backbone(image), rtol=1e-4, atol=1e-4)
+
+
+@every_backbone
+def test_exports_at_a_fixed_shape(build: Callable[..., HybridBackbone]) -> None:
+    backbone = build(out_indices=(0, 1, 2, 3)).eval()
+    image = torch.randn(1, 3, *SIZE)
+    program = torch.export.export(backbone, (image,))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(image), backbone(image))
