@@ -1,0 +1,182 @@
+"""What it takes to look into a backbone: its weights, and photographs as its input."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..engine import UserError, check_checkpoint
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def build_backbone(
+    cfg: Config, checkpoint: str | None = None, stages: Sequence[int] | None = None
+) -> nn.Module:
+    """Build the backbone of a detector, a segmenter or a classifier, in eval mode.
+
+    Its parameters take no gradients: what is looked at is not trained.
+
+    Args:
+        cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
+        checkpoint: File with the weights of the whole model; None leaves them random. What a config
+            would load by itself is left out either way.
+        stages: The backbone's ``out_indices``; None keeps the config's.
+
+    Raises:
+        UserError: If the config has no backbone, the backbone cannot be built or lets no stages be
+            chosen, or the checkpoint does not hold its weights.
+    """
+    config = (cfg.get('model') or {}).get('backbone')
+    if config is None:
+        raise UserError('the config has no model.backbone')
+    config = config.copy()
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
+        backbone_class = registry.get(config.type) if isinstance(config.type, str) else config.type
+        if backbone_class is None:
+            raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
+        arguments = inspect.signature(backbone_class).parameters
+        if stages is not None:
+            if 'out_indices' not in arguments:
+                raise UserError(f'{backbone_class.__name__} has no out_indices to choose stages by')
+            config.out_indices = tuple(stages)
+        if 'init_cfg' in arguments:
+            config.init_cfg = None
+        if checkpoint is None and 'zero_init_residual' in arguments:
+            # It would make an identity of every residual block.
+            config.zero_init_residual = False
+        try:
+            backbone = registry.build(config)
+        # The constructors of any package: whatever they raise is about the config.
+        except Exception as error:
+            raise UserError(f'model.backbone: {error}') from error
+    if checkpoint is not None:
+        load_weights(backbone, checkpoint, prefix='backbone.')
+    elif hasattr(backbone, 'init_weights'):
+        logging.disable(logging.INFO)  # a line for every tensor
+        backbone.init_weights()
+        logging.disable(logging.NOTSET)
+    backbone.eval()
+    return backbone.requires_grad_(False)
+
+
+def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
+    """Load all of a module's tensors from a checkpoint of the whole model.
+
+    Args:
+        module: The model, or a part of it.
+        checkpoint: File that mmengine can read.
+        prefix: Of the part's names in the model, e.g. ``'backbone.'``.
+
+    Raises:
+        UserError: If the file cannot be read, or lacks a tensor or has it in another shape.
+    """
+    check_checkpoint(checkpoint)
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state = content.get('state_dict', content)
+    state = {name.removeprefix('module.').removeprefix(prefix): v for name, v in state.items()}
+    wanted = {
+        name: value
+        for name, value in module.state_dict().items()
+        if not name.endswith('num_batches_tracked')  # which old checkpoints lack
+    }
+    wrong = [k for k, v in wanted.items() if getattr(state.get(k), 'shape', None) != v.shape]
+    if wrong:
+        raise UserError(
+            f'checkpoint {checkpoint!r} does not fit: {len(wrong)} of {len(wanted)} tensors of '
+            f'{type(module).__name__} are missing or of another shape ({prefix}{wrong[0]}, ...)'
+        )
+    module.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+@torch.no_grad()
+def estimate_norm_statistics(module: nn.Module, images: Sequence[Tensor]) -> None:
+    """Give BatchNorm layers of an untrained network the statistics of some images.
+
+    Their initial mean 0 and variance 1 would not normalise anything, and describe a network that
+    exists at no time of a training.
+
+    Args:
+        module: The network; in eval mode afterwards.
+        images: Inputs, each (B, 3, H, W).
+    """
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over the images
+            layer.train()
+    for image in images:
+        module(image)
+    module.eval()
+
+
+def input_normalisation(cfg: Config) -> tuple[list[float], list[float], str]:
+    """Look up what a config's data preprocessor does to pixels of 0-255.
+
+    Returns:
+        Mean and standard deviation by channel, and the order of the channels, ``'RGB'`` or
+        ``'BGR'``.
+    """
+    config = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    order = 'RGB' if config.get('bgr_to_rgb') or config.get('to_rgb') else 'BGR'
+    return list(config.get('mean') or [0.0] * 3), list(config.get('std') or [1.0] * 3), order
+
+
+def to_input(image: Image.Image, cfg: Config) -> Tensor:
+    """Turn a photograph into a backbone's input, (1, 3, H, W), normalised as the config says."""
+    mean, std, order = input_normalisation(cfg)
+    pixels = torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1).float()
+    if order == 'BGR':
+        pixels = pixels.flip(0)
+    return ((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List the image files among paths, and those directly in folders among them, by name.
+
+    Raises:
+        UserError: For what does not exist or is no image, and for folders without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f'image {str(path)!r} not found')
+        inside = sorted(f for f in path.glob('*') if f.suffix.lower() in SUFFIXES)
+        if path.is_dir() and not inside:
+            raise UserError(f'no images ({", ".join(SUFFIXES)}) in folder {str(path)!r}')
+        found += inside or [path]
+    for path in found:
+        try:
+            Image.open(path).close()
+        except UnidentifiedImageError as error:
+            raise UserError(f'{str(path)!r} is no image') from error
+    return found
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Let a file be written under another name beside it, and rename it once it is whole.
+
+    Args:
+        path: The file that appears, or is replaced, if nothing fails.
+    """
+    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial{path.suffix}')
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""Effective receptive fields: mmcontnet.analysis.receptive_field and its command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from mmcontnet.analysis.receptive_field import PARTS, receptive_fields
+
+from ..inprocess import run_tool
+from ..integration.configs import ARCH
+
+SIZE = 48
+
+
+def photographs(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, 3, SIZE, SIZE, generator=generator) for _ in range(count)]
+
+
+class Convolutions(nn.Module):
+    """Three 3x3 convolutions of ones, and below them one of stride 2."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.sum(1, keepdim=True)
+        for _ in range(3):
+            x = F.conv2d(x, torch.ones(1, 1, 3, 3), padding=1)
+        return x, F.conv2d(x, torch.ones(1, 1, 3, 3), padding=1, stride=2)
+
+
+def test_field_of_convolutions_is_the_product_of_their_kernels() -> None:
+    fine, coarse = receptive_fields(Convolutions(), photographs(4), 4)
+    line = np.convolve(np.convolve(np.ones(3), np.ones(3)), np.ones(3))
+    expected = torch.from_numpy(np.outer(line, line) / line.sum() ** 2)
+    around = slice(SIZE - 3, SIZE + 4)
+    torch.testing.assert_close(fine.heat[around, around], expected)
+    assert fine.stride == 1 and fine.centre == pytest.approx((SIZE, SIZE))
+    offsets = torch.arange(-3, 4)
+    distance = torch.hypot(offsets[:, None].double(), offsets[None].double())
+    for part, radius in zip(PARTS, fine.radii, strict=True):
+        assert expected[distance <= radius + 1e-4].sum() >= part
+        assert expected[distance < radius - 1e-4].sum() < part
+    # With stride 2 and padding 1, unit i is about pixel 2 i, and its cell ends at 2 i + 2.
+    assert coarse.stride == 2 and coarse.centre == pytest.approx((SIZE - 1, SIZE - 1))
+    line = np.convolve(line, np.ones(3))
+    torch.testing.assert_close(
+        coarse.heat.sum(0)[SIZE - 5 : SIZE + 4], torch.from_numpy(line / line.sum())
+    )
+
+
+class Patches(nn.Module):
+    """Every unit sees all of its patch of 16 x 16, and nothing beyond."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (F.interpolate(F.avg_pool2d(x, SIZE // 3), scale_factor=SIZE // 3),)
+
+
+def test_field_of_patches_does_not_depend_on_where_they_end() -> None:
+    (field,) = receptive_fields(Patches(), photographs(16), 16)
+    # A unit reaches 15 pixels to one side at most, and as far to the other as its place leaves.
+    triangle = np.convolve(np.ones(16), np.ones(16)) / 256
+    for marginal in (field.heat.sum(0), field.heat.sum(1)):
+        np.testing.assert_allclose(marginal[SIZE - 15 : SIZE + 16], triangle, atol=1e-6)
+    assert field.centre == pytest.approx((SIZE, SIZE))
+
+
+class Opposites(nn.Module):
+    """Two channels whose gradients cancel in their sum."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (torch.cat([x[:, :1], -x[:, :1]], 1),)
+
+
+def test_channels_do_not_cancel() -> None:
+    (field,) = receptive_fields(Opposites(), photographs(3), 3)
+    assert field.heat[SIZE, SIZE] == pytest.approx(1)
+
+
+def write_network(folder: Path, name: str, **backbone: object) -> Path:
+    path = folder / name
+    path.write_text(
+        "custom_imports = dict(imports=['mmcontnet'], allow_failed_imports=False)\n"
+        f"default_scope = 'mmdet'\nmodel = dict(backbone={backbone!r})\n"
+    )
+    return path
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(256, size=(90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'photograph.png')
+    return tmp_path / 'photograph.png'
+
+
+def test_the_command_line_writes_picture_and_figures_of_any_network(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    contnet = write_network(tmp_path, 'cont.py', type='ConTNet', arch=ARCH, downsample='pool')
+    swin = write_network(
+        tmp_path, 'swin.py', type='SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1)
+    )
+    options = ['--images', photograph, '--count', 2, '--size', 96, '--stages', 0, 2]
+    out = tmp_path / 'out.jpg'
+    code = run_tool(monkeypatch, 'receptive_field.py', contnet, swin, *options, '--out', out)
+    assert code is None
+    assert min(Image.open(out).size) > 300
+    content = json.loads((tmp_path / 'out.json').read_text())
+    results = content['results']
+    assert [(r['network'], r['stage'], r['stride']) for r in results] == [
+        (str(network), stage, stride)
+        for network in (contnet, swin)
+        for stage, stride in [(0, 4), (2, 16)]
+    ]
+    for fine, coarse in (results[:2], results[2:]):
+        assert fine['radii']['0.5'] < fine['radii']['0.95'] < coarse['radii']['0.95']
+    assert '| 95% within |' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.py'], "config 'none.py' not found"),
+        (['network.py=none.pth'], "checkpoint 'none.pth' not found"),
+        (['network.py', '--images', 'none.jpg'], "image 'none.jpg' not found"),
+        (['network.py', '--stages', '4'], 'out_indices must be one or more stages'),
+        (['network.py', '--out', 'none/x.png'], "no folder 'none'"),
+        (['network.py', '--device', 'abacus'], 'abacus'),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    photograph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_network(tmp_path, 'network.py', type='ConTNet', arch=ARCH)
+    line = run_tool(
+        monkeypatch, 'receptive_field.py', arguments[0], '--images', photograph, *arguments[1:]
+    )
+    assert isinstance(line, str) and line.startswith('receptive_field.py: error: ')
+    assert message in line
+    assert not list(tmp_path.glob('receptive_field.*'))
