@@ -1,0 +1,136 @@
+"""Attention maps: mmcontnet.analysis.attention_map and its command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmcontnet.analysis.attention_map import AttentionMap, attention_maps
+from mmcontnet.backbones import ConTNet
+from mmcontnet.layers import PatchEncoder, patch_encoder
+from mmcontnet.ops import pad_to_multiple, partition_patches
+
+from ..inprocess import run_tool
+from ..integration.configs import ARCH
+from .test_receptive_field import photograph, write_network
+
+__all__ = ['photograph']
+
+
+def attention_of_everything(
+    backbone: ConTNet, image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> list[Tensor]:
+    """Run the plain form of attention in all layers; return its weights, (windows, heads, N, N)."""
+    all_weights = []
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        weights = (logits if bias is None else logits + bias).softmax(-1)
+        all_weights.append(weights)
+        return weights @ v
+
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(patch_encoder, 'attention', plain)
+        backbone(image)
+    return all_weights
+
+
+@pytest.mark.parametrize('pos_encoding', ['2d', 'relative'])
+@pytest.mark.parametrize('place', [(0.01, 0.01), (0.62, 0.35), (0.99, 0.99)])
+def test_maps_are_the_softmax_of_the_query_over_its_patch(
+    pos_encoding: str, place: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    backbone = ConTNet(arch=ARCH, downsample='pool', pos_encoding=pos_encoding).eval()
+    for parameter in backbone.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)  # away from uniform attention
+    # Neither side is a multiple of a patch in any stage.
+    image = torch.randn(1, 3, 90, 130)
+    maps = attention_maps(backbone, image, place)
+    expected = attention_of_everything(backbone, image, monkeypatch)
+    layers = [(n, m) for n, m in backbone.named_modules() if isinstance(m, PatchEncoder)]
+    assert [m.layer for m in maps] == [name for name, _ in layers]
+    for i, (attention, weights) in enumerate(zip(maps, expected, strict=True)):
+        layer = layers[i][1]
+        torch.testing.assert_close(
+            attention.weights.sum((1, 2)), torch.ones(layer.num_heads), atol=1e-5, rtol=0
+        )
+        h, w = (-(-side // 2 ** (i // 2 + 2)) for side in image.shape[2:])
+        # Row and column of every token, numbered from 1: padding is 0.
+        grid = torch.stack(
+            torch.meshgrid(torch.arange(1, h + 1), torch.arange(1, w + 1), indexing='ij')
+        )
+        tokens = partition_patches(
+            pad_to_multiple(grid[None], layer.tile), layer.tile, layer.order
+        ).reshape(-1, layer.patch_size**2, 2)
+        query = torch.tensor([int(place[1] * h) + 1, int(place[0] * w) + 1])
+        ((patch, token),) = (tokens == query).all(-1).nonzero().tolist()
+        left, top = round(attention.box[0] * w), round(attention.box[1] * h)
+        seen = 0
+        for key, (row, column) in enumerate(tokens[patch].tolist()):
+            if row:
+                seen += 1
+                torch.testing.assert_close(
+                    attention.weights[:, row - 1 - top, column - 1 - left],
+                    weights[patch, :, token, key],
+                )
+        assert seen > 0
+
+
+def test_looking_changes_nothing() -> None:
+    torch.manual_seed(0)
+    backbone = ConTNet(arch=ARCH).eval()
+    image = torch.randn(1, 3, 64, 64)
+    before = backbone(image)
+    attention_maps(backbone, image, (0.5, 0.5))
+    torch.testing.assert_close(backbone(image), before, atol=0, rtol=0)
+    for module in backbone.modules():
+        assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_distance_is_the_weighted_mean_in_pixels() -> None:
+    # Two keys, 25 and 75 pixels from the left, and the query on the first.
+    weights = torch.tensor([[[0.25, 0.75]], [[0.75, 0.25]]])
+    attention = AttentionMap('', weights, (0.0, 0.0, 1.0, 1.0))
+    assert attention.distance((0.25, 0.5), (100, 40)) == pytest.approx(25.0)
+
+
+def test_the_command_line_writes_picture_and_weights(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    config = write_network(tmp_path, 'cont.py', type='ConTNet', arch=ARCH)
+    out = tmp_path / 'out.png'
+    options = ['--pixel', 100, 20, '--size', 120, '--out', out]
+    assert run_tool(monkeypatch, 'attention_map.py', photograph, config, *options) is None
+    assert min(Image.open(out).size) > 300
+    layers = json.loads((tmp_path / 'out.json').read_text())['layers']
+    assert len(layers) == 8
+    assert np.array(layers[1]['weights']).shape == (1, 14, 14)
+    assert 'stages.3.0.encoders.1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('options', 'backbone', 'message'),
+    [
+        (['--pixel', 120, 20], dict(type='ConTNet', arch=ARCH), '--pixel 120 20 is outside'),
+        ([], dict(type='ResNet', depth=18), 'ResNet has no layer whose attention is known'),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    options: list,
+    backbone: dict,
+    message: str,
+    tmp_path: Path,
+    photograph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = write_network(tmp_path, 'network.py', **backbone)
+    line = run_tool(monkeypatch, 'attention_map.py', photograph, config, *options)
+    assert isinstance(line, str) and line.startswith('attention_map.py: error: ')
+    assert message in line
+    assert not list(tmp_path.glob('attention_map.*'))
