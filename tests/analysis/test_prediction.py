@@ -1,0 +1,164 @@
+"""Predictions on pictures: mmcontnet.analysis.prediction and tools/demo.py."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from mmcontnet.analysis.networks import build_model
+from mmcontnet.analysis.prediction import Predictor, describe
+from mmcontnet.engine import UserError, load_config
+
+from ..inprocess import run_tool
+from ..integration.configs import (
+    write_classifier,
+    write_detector,
+    write_narrow,
+    write_segmenter,
+)
+
+
+def save_checkpoint(config: Path, *classes: str) -> Path:
+    """Save random weights as a training does, with the names of the classes."""
+    torch.manual_seed(0)
+    model = build_model(load_config(str(config)))
+    meta = dict(classes=classes, palette=[(255, 0, 0)] * len(classes))
+    path = config.with_suffix('.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)), path)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(256, size=(75, 98, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'image.png')
+    return tmp_path / 'image.png'
+
+
+def predict(config: Path, image: Path, *classes: str, score_thr: float = 0.0) -> list[dict]:
+    """Predict and draw with random weights; the picture must differ from the image."""
+    predictor = Predictor(
+        load_config(str(config)), str(save_checkpoint(config, *classes)), 'cpu', score_thr
+    )
+    picture = image.with_name('picture.png')
+    seen = predictor(image, picture)
+    before, after = (np.asarray(Image.open(path).convert('RGB')) for path in (image, picture))
+    assert before.shape == after.shape
+    assert bool(seen) == bool((before != after).any())
+    return seen
+
+
+def mask_rcnn(folder: Path) -> Path:
+    return write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_coco.py')
+
+
+@pytest.mark.parametrize('write', [write_detector, mask_rcnn])
+def test_a_detector_tells_boxes_within_the_image_and_masks_if_it_has_any(
+    write: Callable[[Path], Path], tmp_path: Path, image: Path
+) -> None:
+    config = write(tmp_path)
+    num_classes = 1 if write is mask_rcnn else 80
+    seen = predict(config, image, *(f'class {i}' for i in range(num_classes)))
+    assert 0 < len(seen) <= 10
+    scores = [instance['score'] for instance in seen]
+    assert scores == sorted(scores, reverse=True)
+    for instance in seen:
+        x1, y1, x2, y2 = instance['box']
+        assert 0 <= x1 <= x2 <= 98 and 0 <= y1 <= y2 <= 75
+        assert instance['label'].startswith('class ')
+        assert ('mask' in instance) is (write is mask_rcnn)
+        if 'mask' in instance:
+            assert rle.decode(instance['mask']).shape == (75, 98)
+    json.dumps(seen)
+
+
+def test_low_scores_are_left_out(tmp_path: Path, image: Path) -> None:
+    config = write_detector(tmp_path)
+    classes = [f'class {i}' for i in range(80)]
+    assert predict(config, image, *classes, score_thr=1.0) == []
+
+
+def test_a_segmenter_tells_the_shares_of_the_classes(tmp_path: Path, image: Path) -> None:
+    seen = predict(write_segmenter(tmp_path), image, 'ground', 'thing')
+    assert {area['label'] for area in seen} <= {'ground', 'thing'}
+    assert sum(area['share'] for area in seen) == pytest.approx(1)
+    assert seen[0]['share'] >= 0.5
+
+
+def test_a_classifier_tells_the_best_classes(tmp_path: Path, image: Path) -> None:
+    seen = predict(write_classifier(tmp_path), image, 'cat', 'dog')
+    assert {best['label'] for best in seen} == {'cat', 'dog'}
+    assert seen[0]['score'] > seen[1]['score']
+    assert seen[0]['score'] + seen[1]['score'] == pytest.approx(1)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'fc.weight': torch.zeros(3)}, meta={}), path)
+    cfg = load_config(str(write_classifier(tmp_path)))
+    with pytest.raises(UserError, match='does not fit'):
+        Predictor(cfg, str(path), 'cpu', 0.3)
+
+
+@pytest.mark.parametrize(
+    ('seen', 'words'),
+    [
+        ([], 'nothing'),
+        (
+            [dict(label='a', box=[]), dict(label='b', box=[]), dict(label='b', box=[])],
+            '2 x b, 1 x a',
+        ),
+        ([dict(label='a', share=0.75), dict(label='b', share=0.25)], 'a 0.75, b 0.25'),
+        ([dict(label='a', score=0.9)], 'a 0.90'),
+    ],
+)
+def test_predictions_are_described(seen: list[dict], words: str) -> None:
+    assert describe(seen) == words
+
+
+def test_the_command_line_draws_an_image_and_a_folder(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name in ('a.png', 'b.jpg'):
+        Image.open(image).save(folder / name)
+    config = write_segmenter(tmp_path)
+    checkpoint = save_checkpoint(config, 'ground', 'thing')
+    out = tmp_path / 'pictures'
+    assert run_tool(monkeypatch, 'demo.py', folder, config, checkpoint, '--out', out) is None
+    assert sorted(p.name for p in out.iterdir()) == ['a.json', 'a.png', 'b.jpg', 'b.json']
+    content = json.loads((out / 'a.json').read_text())
+    assert content['image'] == str(folder / 'a.png') and content['predictions']
+    assert str(out / 'b.jpg') in capsys.readouterr().out
+
+    assert run_tool(monkeypatch, 'demo.py', image, config, checkpoint) is None
+    assert (tmp_path / 'image_demo.png').exists() and (tmp_path / 'image_demo.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.png', 'fcn.py', 'fcn.pth'], "image 'none.png' not found"),
+        (['image.png', 'none.py', 'fcn.pth'], "config 'none.py' not found"),
+        (['image.png', 'fcn.py', 'none.pth'], "checkpoint 'none.pth' not found"),
+        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'image.png'], '--out must not be IMAGE'),
+        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'x.txt'], "'x.txt'"),
+        (['image.png', 'fcn.py', 'fcn.pth', '--device', 'abacus'], 'abacus'),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(write_segmenter(tmp_path), 'ground', 'thing')
+    before = sorted(tmp_path.iterdir())
+    line = run_tool(monkeypatch, 'demo.py', *arguments)
+    assert isinstance(line, str) and line.startswith('demo.py: error: ')
+    assert line.count('\n') == 0 and message in line
+    assert sorted(tmp_path.iterdir()) == before
