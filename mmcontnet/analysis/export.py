@@ -1,0 +1,113 @@
+"""Networks as ONNX files that other runtimes can load."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+
+from ..engine import UserError
+from .inspection import input_normalisation, load_weights, replacing
+from .networks import build_model
+
+#: Largest difference to PyTorch, as a part of the largest output (or of 1, if that is larger).
+MAX_ERROR = 1e-3
+
+
+class _Exported(nn.Module):
+    """What a file computes: tensors in, tensors out."""
+
+    def __init__(self, model: Any, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        self.metas = [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)]
+
+    def forward(self, image: Tensor) -> Any:
+        if hasattr(self.model, 'encode_decode'):
+            return self.model.encode_decode(image, self.metas)
+        if getattr(self.model, 'with_head', False):
+            return self.model(image, mode='tensor')
+        return self.model.extract_feat(image)
+
+
+def export_onnx(
+    cfg: Config, checkpoint: str | None, shape: tuple[int, int], path: Path
+) -> dict[str, Any]:
+    """Write a network as ONNX for one image of a fixed size, and compare it with PyTorch.
+
+    Classifiers give their logits, (1, classes), and segmenters the logits of every pixel,
+    (1, classes, H, W). Of detectors, backbone and neck are written, which give a map a level: what
+    turns maps into boxes depends on the runtime, and is mmdeploy's business.
+
+    Args:
+        cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
+        checkpoint: File with the weights; None leaves them random.
+        shape: Height and width of the image in pixels.
+        path: File to write; it appears only if the comparison is good.
+
+    Returns:
+        ``input`` (name, shape, and the mean, standard deviation and channel order that the image
+        has to be normalised with), ``outputs`` (name and shape), ``opset``, and ``max_error``: the
+        largest difference to PyTorch on a random image, relative to the largest output, or to 1 if
+        that is larger.
+
+    Raises:
+        UserError: If a package is missing, the network cannot be exported, or the file differs from
+            PyTorch by more than ``MAX_ERROR``.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (PyTorch's exporter is built on it)
+    except ImportError as error:
+        raise UserError(f"{error}; install this package with its extra 'export'") from error
+    model = revert_sync_batchnorm(build_model(cfg))
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    network = _Exported(model, shape).eval()
+    image = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            result = network(image)
+        expected = list(result) if isinstance(result, list | tuple) else [result]
+        names = [f'output{i}' for i in range(len(expected))]
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            program = torch.onnx.export(
+                network,
+                (image,),
+                dynamo=True,
+                input_names=['image'],
+                output_names=names,
+                verbose=False,
+            )
+    # A network of any package, through PyTorch's exporter: the cause is in the first line.
+    except Exception as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise UserError(
+            f'the network cannot be exported: {type(error).__name__}: {reason}'
+        ) from error
+    assert program is not None  # what dynamo=True returns
+    with replacing(path) as partial:
+        program.save(partial, external_data=False)
+        session = onnxruntime.InferenceSession(partial, providers=['CPUExecutionProvider'])
+        actual = session.run(names, {'image': image.numpy()})
+        max_error = max(
+            float((torch.from_numpy(a) - e).abs().max() / e.abs().max().clamp_min(1))
+            for a, e in zip(actual, expected, strict=True)
+        )
+        if not max_error <= MAX_ERROR:  # NaN included
+            raise UserError(f'ONNX differs from PyTorch by {max_error:.1e}, nothing is written')
+        opset = onnx.load(partial).opset_import[0].version
+    mean, std, order = input_normalisation(cfg)
+    return dict(
+        input=dict(name='image', shape=[1, 3, *shape], mean=mean, std=std, order=order),
+        outputs=[dict(name=n, shape=list(e.shape)) for n, e in zip(names, expected, strict=True)],
+        opset=opset,
+        max_error=max_error,
+    )

@@ -1,0 +1,102 @@
+"""Networks as ONNX: mmcontnet.analysis.export and its command line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmcontnet.analysis import export
+from mmcontnet.analysis.networks import build_model
+from mmcontnet.engine import UserError, load_config
+
+from ..inprocess import run_tool
+from ..integration.configs import write_classifier, write_detector, write_segmenter
+
+H, W = 64, 90  # no multiples of the patches in any stage
+
+
+def model_of(cfg: Config, checkpoint: Path) -> nn.Module:
+    """Build the model, and save its weights."""
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return model
+
+
+@torch.no_grad()
+def assert_computes(path: Path, expected: Callable) -> None:
+    """Compare with PyTorch on another image than the one that the file was checked with."""
+    image = torch.randn(1, 3, H, W)
+    actual = onnxruntime.InferenceSession(path).run(None, {'image': image.numpy()})
+    for a, e in zip(actual, expected(image), strict=True):
+        np.testing.assert_allclose(a, e.numpy(), atol=1e-4)
+
+
+def test_a_classifier_is_exported_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    config, checkpoint, out = write_classifier(tmp_path), tmp_path / 'm.pth', tmp_path / 'm.onnx'
+    model = model_of(load_config(str(config)), checkpoint)
+    options = ['--shape', H, W, '--out', out]
+    assert run_tool(monkeypatch, 'export_onnx.py', config, checkpoint, *options) is None
+    described = json.loads(out.with_suffix('.json').read_text())
+    assert described['input']['shape'] == [1, 3, H, W]
+    assert [output['shape'] for output in described['outputs']] == [[1, 2]]
+    assert 0 <= described['max_error'] < 1e-4
+    assert 'largest difference to PyTorch' in capsys.readouterr().out
+    assert_computes(out, lambda image: [model(image, mode='tensor')])
+
+
+def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path: Path) -> None:
+    cfg = load_config(str(write_segmenter(tmp_path)))
+    model = model_of(cfg, tmp_path / 'm.pth')
+    out = tmp_path / 'm.onnx'
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out)
+    assert [output['shape'] for output in result['outputs']] == [[1, 2, H, W]]
+    metas = [dict(img_shape=(H, W), ori_shape=(H, W))]
+    assert_computes(out, lambda image: [model.whole_inference(image, metas)])
+
+
+def test_a_detector_gives_the_maps_of_its_neck(tmp_path: Path) -> None:
+    cfg = load_config(str(write_detector(tmp_path)))
+    model = model_of(cfg, tmp_path / 'm.pth')
+    out = tmp_path / 'm.onnx'
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out)
+    sizes = [(-(-H // stride), -(-W // stride)) for stride in (8, 16, 32, 64, 128)]
+    assert [output['shape'] for output in result['outputs']] == [[1, 32, h, w] for h, w in sizes]
+    assert_computes(out, model.extract_feat)
+
+
+def test_a_file_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, 'MAX_ERROR', -1.0)
+    config = write_classifier(tmp_path)
+    before = set(tmp_path.iterdir())
+    options = ['--shape', 28, 28, '--out', tmp_path / 'm.onnx']
+    line = run_tool(monkeypatch, 'export_onnx.py', config, *options)
+    assert isinstance(line, str)
+    assert line.startswith('export_onnx.py: error: ONNX differs from PyTorch by')
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_mistakes_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A network for images of one channel.
+    lenet = 'mmpretrain::lenet/lenet5_mnist.py'
+    options = ['--shape', 32, 32, '--out', tmp_path / 'm.onnx']
+    line = run_tool(monkeypatch, 'export_onnx.py', lenet, *options)
+    assert isinstance(line, str) and line.count('\n') == 0
+    assert line.startswith('export_onnx.py: error: the network cannot be exported: RuntimeError:')
+    line = run_tool(monkeypatch, 'export_onnx.py', lenet, 'none.pth', *options)
+    assert line == "export_onnx.py: error: checkpoint 'none.pth' not found"
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(UserError, match="extra 'export'"):
+        export.export_onnx(load_config(lenet), None, (32, 32), tmp_path / 'm.onnx')
+    assert list(tmp_path.iterdir()) == []
