@@ -1,0 +1,75 @@
+"""Training and testing on real data through the command lines, a few iterations each."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from ..preparation import run_for_real
+from .cli import run
+from .configs import write_digits_classifier, write_narrow, write_narrow_on
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='session')
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real data sets, prepared once, however many processes run the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent  # what the processes of one run share
+    for name in ('tree_crowns', 'nuclei', 'digits'):
+        run_for_real(f'prepare_{name}', folder / 'real_data' / name)
+    return folder / 'real_data'
+
+
+@pytest.fixture
+def folder(real_data: Path, tmp_path: Path) -> Path:
+    """Where commands run: the data are in data/, under the names that configs look for."""
+    (tmp_path / 'data').mkdir()
+    for name in ('tree_crowns', 'nuclei', 'digits'):
+        (tmp_path / 'data' / name).symlink_to(real_data / name)
+    (tmp_path / 'data/cityscapes').symlink_to(real_data / 'nuclei/cityscapes')
+    return tmp_path
+
+
+def train_and_test(config: Path, folder: Path) -> dict[str, float]:
+    """Train with a config, test the last checkpoint, and return the metrics that were printed."""
+    run('train.py', config, '--work-dir', 'work', cwd=folder)
+    checkpoint = (folder / 'work/last_checkpoint').read_text()
+    tested = run('test.py', config, checkpoint, '--work-dir', 'tested', cwd=folder)
+    line = tested.stdout.strip().splitlines()[-1]
+    return {name: float(value) for name, value in re.findall(r'(\S+): (-?\d+\.\d+)', line)}
+
+
+@pytest.mark.parametrize('method', ['faster_rcnn', 'fcos'])
+def test_a_detector_learns_from_tree_crowns(method: str, folder: Path) -> None:
+    config = f'{method}_cont_m_fpn_1x_coco.py'
+    config = write_narrow_on(folder, config, 'data/tree_crowns', ('tree',))
+    assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
+
+
+def test_mask_rcnn_learns_from_nuclei_as_coco_lays_them_out(folder: Path) -> None:
+    config = 'mask_rcnn_cont_m_fpn_1x_coco.py'
+    config = write_narrow_on(folder, config, 'data/nuclei', ('nucleus',))
+    metrics = train_and_test(config, folder)
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+    assert 0 <= metrics['coco/segm_mAP'] <= 1
+
+
+def test_mask_rcnn_learns_from_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
+    config = write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')
+    metrics = train_and_test(config, folder)
+    assert 0 <= metrics['coco/segm_mAP'] <= 1
+    assert 0 <= metrics['cityscapes/mAP'] <= 1
+
+
+def test_pspnet_learns_from_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
+    config = write_narrow(folder, 'pspnet_cont_m_80k_cityscapes.py')
+    assert 0 < train_and_test(config, folder)['mIoU'] <= 100
+
+
+def test_a_classifier_learns_from_digits(folder: Path) -> None:
+    metrics = train_and_test(write_digits_classifier(folder), folder)
+    assert 0 <= metrics['accuracy/top1'] <= 100
