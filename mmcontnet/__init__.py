@@ -1,6 +1,6 @@
 """Hybrid convolution-attention backbones for OpenMMLab 2.x."""
 
-from . import backbones, optimizer
+from . import backbones, necks, optimizer
 from .version import __version__
 
-__all__ = ['__version__', 'backbones', 'optimizer']
+__all__ = ['__version__', 'backbones', 'necks', 'optimizer']

@@ -8,4 +8,4 @@ meets the ``mmcontnet.`` prefix, the locations fill the root, and the lookup fal
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mmcontnet', locations=['mmcontnet.backbones'])
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmcontnet', locations=['mmcontnet'])

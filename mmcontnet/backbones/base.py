@@ -45,6 +45,12 @@ def resolve_arch(
     return dict(arch)
 
 
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise a ValueError that names the choices unless ``value`` is one of them."""
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
 class HybridBackbone(BaseModule):
     """Base of all backbones: a stem and up to four stages.
 
@@ -177,13 +183,13 @@ class HybridBackbone(BaseModule):
             outs[i] = x
         return tuple(outs[i] for i in self.out_indices)
 
-    def forward_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+    def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
         """Run the blocks of a stage one after the other, (B, C, H, W) -> (B, C', H', W')."""
         for block in stage.children():
             x = self.run_block(block, x)
         return x
 
-    def run_block(self, block: nn.Module, *args: Tensor) -> Tensor:
+    def run_block(self, block: nn.Module, *args: Tensor | None) -> Tensor:
         """Call a block, or checkpoint it if ``with_cp``."""
         if not (self.with_cp and torch.is_grad_enabled()):
             return block(*args)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..layers import POS_ENCODINGS, PatchEncoder
 from ..ops import merge_patches, pad_to_multiple, partition_patches
-from .base import NUM_STAGES, HybridBackbone, resolve_arch
+from .base import NUM_STAGES, HybridBackbone, check_choice, resolve_arch
 
 _WIDE = dict(
     embed_dims=(64, 128, 256, 512),
@@ -241,13 +241,11 @@ class ConTNet(HybridBackbone):
         )
         fields = resolve_arch(arch, ARCHS, 'ConTNet')
         embed_dims, depths = fields['embed_dims'], fields['depths']
-        _check_choice('downsample', downsample, ('conv', 'pool'))
+        check_choice('downsample', downsample, ('conv', 'pool'))
         output_strides = (32, 16, 8) if downsample == 'pool' else (32,)
-        _check_choice(
-            f'output_stride with downsample={downsample!r}', output_stride, output_strides
-        )
-        _check_choice('pos_encoding', pos_encoding, POS_ENCODINGS)
-        _check_choice('pos_placement', pos_placement, ('patch', 'image'))
+        check_choice(f'output_stride with downsample={downsample!r}', output_stride, output_strides)
+        check_choice('pos_encoding', pos_encoding, POS_ENCODINGS)
+        check_choice('pos_placement', pos_placement, ('patch', 'image'))
         if pos_placement == 'image' and pos_encoding == 'relative':
             raise ValueError("pos_placement='image' has no meaning for pos_encoding='relative'")
         _check_patch_sizes(patch_sizes)
@@ -296,11 +294,6 @@ class ConTNet(HybridBackbone):
             strides if downsample == 'pool' else (*strides[1:], strides[-1]),
         )
         self.apply(_init_parameters)
-
-
-def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
 def _check_patch_sizes(patch_sizes: Sequence[Sequence[int]]) -> None:

@@ -40,3 +40,35 @@ def attention(
     chunk = max(1, max_batch // heads)
     parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*part, bias) for part in parts])
+
+
+def low_rank_biased_attention(
+    q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    """Attention with a bias that is a product: softmax(q k^T / sqrt(D) + rows columns^T) v.
+
+    The factors become more channels of queries and keys, so the bias never exists as a whole, the
+    fused kernels need no mask, and its gradient comes with theirs.
+
+    Args:
+        q: Queries, (B, heads, N, D).
+        k: Keys, (B, heads, M, D).
+        v: Values, (B, heads, M, D).
+        rows: Factor of the queries, (heads, N, R).
+        columns: Factor of the keys, (M, R).
+
+    Returns:
+        (B, heads, N, D).
+    """
+    b, heads, _, d = q.shape
+    scale = d**0.5
+    rows = (rows * scale).to(q.dtype).expand(b, -1, -1, -1)
+    columns = columns.to(q.dtype).expand(b, heads, -1, -1)
+    # The fused kernels take values of the queries' width only.
+    out = F.scaled_dot_product_attention(
+        torch.cat([q, rows], dim=-1),
+        torch.cat([k, columns], dim=-1),
+        F.pad(v, (0, columns.shape[-1])),
+        scale=1 / scale,
+    )
+    return out[..., :d]

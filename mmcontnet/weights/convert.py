@@ -15,11 +15,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from . import contnet
+from . import cmt, contnet
 from .family import CheckpointError, Converted
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
-FAMILIES = (contnet,)
+FAMILIES = (contnet, cmt)
 
 _WRAPPERS = ('state_dict', 'model')
 
@@ -50,13 +50,22 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
 
 def _check_complete(converted: Converted) -> None:
     """Compare names and shapes with the network that the tensors are meant for."""
-    with torch.device('meta'):
-        backbone = MODELS.build(converted.backbone)
-    wanted = {f'backbone.{key}': value.shape for key, value in backbone.state_dict().items()}
+    parts = {'backbone': converted.backbone, 'neck': converted.neck}
+    wanted = {}
+    try:
+        with torch.device('meta'):
+            for name, config in parts.items():
+                if config is not None:
+                    module = MODELS.build(config)
+                    state = module.state_dict(prefix=f'{name}.')
+                    wanted.update({key: value.shape for key, value in state.items()})
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     found = {key: value.shape for key, value in converted.state_dict.items()}
-    # The number of classes is free; necks are checked by the family that has one.
+    # The number of classes is free.
     fc = found.get('head.fc.weight', torch.Size([0]))
-    wanted['head.fc.weight'] = torch.Size([fc[0], backbone.out_channels[-1]])
+    channels = module.out_channels
+    wanted['head.fc.weight'] = torch.Size([*fc[:1], channels if converted.neck else channels[-1]])
     wanted['head.fc.bias'] = fc[:1]
     if wanted != found:
         wrong = sorted(key for key in wanted.keys() | found if wanted.get(key) != found.get(key))

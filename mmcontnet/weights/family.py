@@ -19,7 +19,9 @@ class Converted:
     Attributes:
         state_dict: mmpretrain-style names: ``backbone.*``, ``neck.*``, ``head.fc.*``.
         backbone: Config of the backbone that the tensors fit.
+        neck: Config of the neck, for families whose classifiers have one with parameters.
     """
 
     state_dict: dict[str, Tensor]
     backbone: dict[str, Any]
+    neck: dict[str, Any] | None = None

@@ -1,0 +1,138 @@
+"""CMT's block: local perception, lightweight attention, inverted residual FFN (section 3.2)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from ..ops import attention, low_rank_biased_attention, pad_to_multiple
+
+
+class LightweightAttention(nn.Module):
+    """Multi-head attention with keys and values of a map reduced k times (LMHSA, equation 3).
+
+    Sides that k does not divide are zero-padded at the right and the bottom for the reduction, so
+    that every pixel is part of a key.
+
+    Args:
+        embed_dims: Channels of the tokens, a multiple of ``num_heads``.
+        num_heads: Attention heads.
+        reduction: k.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, reduction: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.reduction = reduction
+        self.q = nn.Linear(embed_dims, embed_dims)
+        self.k = nn.Linear(embed_dims, embed_dims)
+        self.v = nn.Linear(embed_dims, embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.reduce = None
+        if reduction > 1:
+            self.reduce = nn.Sequential(
+                nn.Conv2d(embed_dims, embed_dims, reduction, stride=reduction, groups=embed_dims),
+                nn.BatchNorm2d(embed_dims),
+            )
+
+    def forward(self, tokens: Tensor, bias: Tensor, columns: Tensor | None) -> Tensor:
+        """Attend.
+
+        Args:
+            tokens: (B, H, W, C).
+            bias: The whole bias of the logits, (heads, H * W, M), or the factor of the queries.
+            columns: Its factor of the keys, see :class:`PositionBias`; None for a whole bias.
+
+        Returns:
+            (B, H, W, C).
+        """
+        source = tokens
+        if self.reduce is not None:
+            x = pad_to_multiple(tokens.permute(0, 3, 1, 2), self.reduction)
+            source = self.reduce(x).permute(0, 2, 3, 1)
+        q = self._heads(self.q(tokens))
+        k = self._heads(self.k(source))
+        v = self._heads(self.v(source))
+        if columns is None:
+            out = attention(q, k, v, bias)
+        else:
+            out = low_rank_biased_attention(q, k, v, bias, columns)
+        return self.proj(out.transpose(1, 2).reshape(tokens.shape))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, heads, H * W, C / heads)."""
+        b, h, w, c = x.shape
+        return x.reshape(b, h * w, self.num_heads, c // self.num_heads).transpose(1, 2)
+
+
+class InvertedResidualFFN(nn.Module):
+    """1x1 convolution, 3x3 depthwise one with a shortcut around it, and 1x1 one (equation 5).
+
+    BatchNorm comes after the activations and after the last convolution.
+
+    Args:
+        embed_dims: Channels of input and output.
+        hidden_channels: Channels between.
+    """
+
+    def __init__(self, embed_dims: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(embed_dims, hidden_channels, 1)
+        self.expand_norm = nn.BatchNorm2d(hidden_channels)
+        self.depthwise = nn.Conv2d(
+            hidden_channels, hidden_channels, 3, padding=1, groups=hidden_channels
+        )
+        self.depthwise_norm = nn.BatchNorm2d(hidden_channels)
+        self.project = nn.Conv2d(hidden_channels, embed_dims, 1)
+        self.project_norm = nn.BatchNorm2d(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        x = self.expand_norm(F.gelu(self.expand(x)))
+        x = self.depthwise_norm(F.gelu(self.depthwise(x) + x))
+        return self.project_norm(self.project(x))
+
+
+class CMTBlock(nn.Module):
+    """Local perception unit, lightweight attention and inverted residual FFN (equations 6-8).
+
+    Args:
+        embed_dims: Channels.
+        num_heads: Attention heads; divides ``embed_dims``.
+        reduction: Side of the square of pixels to a key.
+        hidden_channels: Hidden width of the FFN.
+        drop_path_rate: Stochastic depth of attention and FFN.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        reduction: int,
+        hidden_channels: int,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.local = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
+        self.attention = LightweightAttention(embed_dims, num_heads, reduction)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=1e-6)
+        self.ffn = InvertedResidualFFN(embed_dims, hidden_channels)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor, bias: Tensor, columns: Tensor | None) -> Tensor:
+        """Compute a block.
+
+        Args:
+            x: (B, C, H, W), channels-last.
+            bias: See :class:`LightweightAttention`.
+            columns: See :class:`LightweightAttention`.
+
+        Returns:
+            (B, C, H, W), channels-last.
+        """
+        x = (x + self.local(x)).permute(0, 2, 3, 1)
+        x = x + self.drop_path(self.attention(self.norm1(x), bias, columns))
+        ffn = self.ffn(self.norm2(x).permute(0, 3, 1, 2))
+        return x.permute(0, 3, 1, 2) + self.drop_path(ffn)

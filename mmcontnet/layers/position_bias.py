@@ -1,0 +1,115 @@
+"""CMT's position bias between queries and reduced keys, at any size (CMT, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..ops import resize_matrix, resize_spatial
+
+BIAS_RESIZES = ('spatial', 'matrix')
+
+
+class PositionBias(nn.Module):
+    """Learnt bias of attention's logits for each query, key and head of a stage, B in equation 3.
+
+    At its native size it is used as it is. For other maps it is resized: ``'spatial'`` bicubically
+    over the grid of the queries and over that of the keys; ``'matrix'`` as the paper's formula
+    B' = Bicubic(B) reads, over the matrix of queries by keys, in which neighbouring entries are not
+    always neighbours in the image.
+
+    A checkpoint whose table has another native size is resized when it is loaded, and says so in
+    the log.
+
+    Args:
+        num_heads: Attention heads.
+        side: Side of the native map in pixels, a multiple of ``reduction``.
+        reduction: Side of the square of pixels to a key.
+        resize: One of ``BIAS_RESIZES``.
+    """
+
+    def __init__(self, num_heads: int, side: int, reduction: int, resize: str = 'spatial') -> None:
+        super().__init__()
+        self.side = side
+        self.reduction = reduction
+        self.resize = resize
+        self.table = nn.Parameter(torch.randn(num_heads, side**2, (side // reduction) ** 2))
+        # The last bias of inference on a CPU, with the size and the table it was made for.
+        self._cached: tuple[tuple[int, int], Tensor, Tensor] | None = None
+
+    def forward(self, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Return the bias for a map, whole or in factors, whichever is faster to use.
+
+        Whole where it costs little: at the native size, and in inference on a CPU, where it is kept
+        for the next image. In factors, see :func:`mmcontnet.ops.low_rank_biased_attention`, where a
+        whole bias would have to be kept for backward (458 MiB for CMT-S at 800 x 1280), and on
+        CUDA, where the fused kernels would otherwise make a gradient of the bias for every image.
+
+        Args:
+            size: (H, W) of the map in pixels.
+
+        Returns:
+            The bias (heads, N, M) and None, or its factors (heads, N, R) and (M, R).
+        """
+        table = self.table
+        native = (self.side, self.side)
+        cpu = table.device.type == 'cpu'
+        if size == native and cpu:
+            return table, None
+        if not cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._cached = None
+            return self._factors(table, native, size)
+        if self._cached is not None:
+            cached_size, cached_table, bias = self._cached
+            # By value, since weights are also changed in ways that leave no trace (`p.data`).
+            same = cached_table.dtype == table.dtype and torch.equal(cached_table, table)
+            if cached_size == size and same:
+                return bias, None
+        rows, columns = self._factors(table, native, size)
+        bias = rows @ columns.mT
+        self._cached = size, table.detach().clone(), bias
+        return bias, None
+
+    def _factors(
+        self, table: Tensor, native: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        if self.resize == 'spatial':
+            return resize_spatial(table, native, self.reduction, size)
+        keys = math.prod(math.ceil(n / self.reduction) for n in size)
+        return resize_matrix(table, (math.prod(size), keys))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f'{prefix}table'
+        table = state_dict.get(key)
+        if table is not None and table.shape != self.table.shape:
+            side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
+            keys = (side // self.reduction) ** 2
+            expected = (self.table.shape[0], side**2, keys)
+            if keys and side % self.reduction == 0 and table.shape == expected:
+                rows, columns = self._factors(table, (side, side), (self.side, self.side))
+                state_dict = {**state_dict, key: rows @ columns.mT}
+                print_log(
+                    f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
+                    logger='current',
+                )
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )

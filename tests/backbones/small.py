@@ -1,0 +1,15 @@
+"""Networks that take milliseconds: every part of the real ones, narrow."""
+
+ALL = (0, 1, 2, 3)
+
+CONTNET = dict(
+    embed_dims=(8, 16, 32, 64),
+    num_heads=(1, 2, 4, 8),
+    feedforward_channels=(16, 32, 32, 64),
+    depths=(2, 1, 1, 2),
+    drop_rates=(0.0, 0.0, 0.0, 0.0),
+    out_drop_rate=0.0,
+)
+CMT = dict(
+    stem_channels=4, embed_dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), ffn_ratio=2.5, img_size=64
+)

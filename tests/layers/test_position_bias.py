@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcontnet.layers import PositionBias
+
+
+def whole(bias: PositionBias, size: tuple[int, int]) -> Tensor:
+    rows, columns = bias(size)
+    return rows if columns is None else rows @ columns.mT
+
+
+def places(size: tuple[int, int], reduction: int = 1) -> Tensor:
+    """Centres of the pixels, or of squares of ``reduction`` pixels, as fractions of the map."""
+    y, x = ((torch.arange(math.ceil(n / reduction)) + 0.5) * reduction / n for n in size)
+    return torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1).flatten(0, 1)
+
+
+def smooth(size: tuple[int, int], reduction: int) -> Tensor:
+    """exp(-2 d^2) of the distance d between query and key, in sides of the image."""
+    offset = places(size)[:, None] - places(size, reduction)
+    return torch.exp(-2 * offset.square().sum(-1))
+
+
+@pytest.mark.parametrize('resize', ['spatial', 'matrix'])
+@pytest.mark.parametrize('grad', [True, False])
+def test_at_the_native_size_the_bias_is_used_as_it_is(resize: str, grad: bool) -> None:
+    bias = PositionBias(2, 8, 4, resize)
+    with torch.set_grad_enabled(grad):
+        assert torch.equal(whole(bias, (8, 8)), bias.table)
+
+
+@pytest.mark.parametrize('stage', range(4))
+@pytest.mark.parametrize('image', [(448, 448), (800, 1280), (437, 615), (96, 160)])
+def test_a_smooth_function_of_two_places_is_still_sampled(
+    stage: int, image: tuple[int, int]
+) -> None:
+    side, reduction = 56 >> stage, 8 >> stage
+    size = (-(-image[0] // (4 << stage)), -(-image[1] // (4 << stage)))
+    expected = smooth(size, reduction)
+    errors = {}
+    for resize in ('spatial', 'matrix'):
+        bias = PositionBias(1, side, reduction, resize)
+        with torch.no_grad():
+            bias.table[0] = smooth((side, side), reduction)
+            rows, columns = bias._factors(bias.table, (side, side), size)
+            # Not the whole bias, of up to 64 million entries: every seventh query.
+            error = rows[0, ::7] @ columns.mT - expected[::7]
+        errors[resize] = float(error.norm() / expected[::7].norm())
+    assert errors['spatial'] < 0.035
+    assert errors['matrix'] > 0.3  # the formula read literally mixes unrelated places
+
+
+@pytest.mark.parametrize('resize', ['spatial', 'matrix'])
+@pytest.mark.parametrize('size', [(8, 8), (16, 16), (7, 13), (1, 1), (2, 9)])
+def test_a_constant_bias_stays_constant(resize: str, size: tuple[int, int]) -> None:
+    bias = PositionBias(2, 8, 4, resize)
+    torch.nn.init.constant_(bias.table, 0.7)
+    resized = whole(bias, size)
+    keys = math.ceil(size[0] / 4) * math.ceil(size[1] / 4)
+    assert resized.shape == (2, size[0] * size[1], keys)
+    torch.testing.assert_close(resized, torch.full_like(resized, 0.7))
+
+
+def test_matrix_resizing_is_the_formula_read_literally() -> None:
+    bias = PositionBias(3, 8, 4, 'matrix')
+    expected = F.interpolate(bias.table[None], (12 * 20, 3 * 5), mode='bicubic')[0]
+    torch.testing.assert_close(whole(bias, (12, 20)), expected)
+
+
+def test_spatial_resizing_is_bicubic_over_both_grids() -> None:
+    bias = PositionBias(3, 8, 4)
+    grids = bias.table.reshape(3, 8, 8, 2, 2)
+    queries = F.interpolate(grids.flatten(3).permute(0, 3, 1, 2), (12, 20), mode='bicubic')
+    keys = queries.permute(0, 2, 3, 1).reshape(-1, 1, 2, 2)
+    expected = F.interpolate(keys, (3, 5), mode='bicubic').reshape(3, 12 * 20, 3 * 5)
+    torch.testing.assert_close(whole(bias, (12, 20)), expected, rtol=1e-4, atol=1e-5)
+
+
+def change_by_step(bias: PositionBias) -> None:
+    optimizer = torch.optim.SGD(bias.parameters(), lr=1.0)
+    whole(bias, (5, 6)).square().sum().backward()
+    optimizer.step()
+
+
+CHANGES = {
+    'step': change_by_step,
+    'load': lambda bias: bias.load_state_dict({'table': torch.randn(2, 64, 4)}),
+    # Nothing that torch counts changes: averaged weights are swapped in like this.
+    'data': lambda bias: bias.table.data.copy_(torch.randn(2, 64, 4)),
+    'to': lambda bias: bias.to(torch.float64),
+    'half': lambda bias: bias.half(),
+    'new parameter': lambda bias: setattr(bias, 'table', torch.nn.Parameter(torch.ones(2, 64, 4))),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_inference_never_sees_a_stale_bias(change: str) -> None:
+    bias = PositionBias(2, 8, 4)
+    with torch.no_grad():
+        before = whole(bias, (5, 6))
+        assert whole(bias, (5, 6)) is before  # or there would be nothing to go stale
+    CHANGES[change](bias)
+    with torch.no_grad():
+        fresh = PositionBias(2, 8, 4).to(bias.table.dtype)
+        fresh.load_state_dict(bias.state_dict())
+        after, expected = whole(bias, (5, 6)), whole(fresh, (5, 6))
+        assert torch.equal(after, expected)
+        assert after.dtype == bias.table.dtype
+        # Nor one for another map of as many pixels.
+        assert torch.equal(whole(bias, (6, 5)), whole(fresh, (6, 5)))
+
+
+@pytest.mark.parametrize(('native', 'target'), [(8, 16), (16, 8)])
+def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
+    native: int, target: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = []
+    monkeypatch.setattr(
+        'mmcontnet.layers.position_bias.print_log', lambda message, logger: logged.append(message)
+    )
+    source, loaded = PositionBias(2, native, 4), PositionBias(2, target, 4)
+    state = source.state_dict()
+    loaded.load_state_dict(state)
+    torch.testing.assert_close(loaded.table, whole(source, (target, target)))
+    assert state['table'].shape == source.table.shape
+    assert logged == [f'table resized from a map of {native} x {native} to {target} x {target}']
+
+
+@pytest.mark.parametrize('shape', [(2, 63, 4), (2, 144, 4), (3, 144, 9), (2, 64), (2, 36, 2)])
+def test_a_table_that_no_map_has_is_refused(shape: tuple[int, ...]) -> None:
+    bias = PositionBias(2, 8, 4)
+    with pytest.raises(RuntimeError, match='size mismatch for table'):
+        bias.load_state_dict({'table': torch.zeros(shape)})
