@@ -113,8 +113,7 @@ def plot_receptive_fields(
         networks: For each its title, and one field a stage; the same stages for all.
         picture: File to write; its suffix says the format.
     """
-    first = networks[0][1]
-    columns, rows = len(networks), len(first)
+    columns, rows = len(networks), len(networks[0][1])
     figure = Figure(figsize=(2.9 * columns + 1, 3.1 * rows + 0.8), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     cell = 4  # pixels: single ones are noise
@@ -135,9 +134,8 @@ def plot_receptive_fields(
                 circle.set_label(f'{part:.0%}')
                 axes.add_patch(circle)
             axes.set(xlim=(-half, half), ylim=(half, -half), xticks=[], yticks=[])
-            axes.set_xlabel(' / '.join(f'{radius:.0f}' for radius in field.radii) + ' px')
-    for field, axes in zip(first, grid[:, 0], strict=True):
-        axes.set_ylabel(f'stride {field.stride:g}')
+            radii = ' / '.join(f'{radius:.0f}' for radius in field.radii)
+            axes.set_xlabel(f'stride {field.stride:g}: {radii} px')
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
         title=f'radius that holds ... of the gradient; each map shows {2 * half} x {2 * half} px',
