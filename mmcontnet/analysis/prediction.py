@@ -64,7 +64,7 @@ class Predictor:
         from mmseg.apis import inference_model, init_model
         from mmseg.visualization import SegLocalVisualizer
 
-        self.visualizer = SegLocalVisualizer()
+        self.visualizer = SegLocalVisualizer(alpha=0.5)  # the image shows through
         # Which the package's configs name, and its inference reads.
         cfg.setdefault('test_pipeline', cfg.test_dataloader.dataset.pipeline)
         self.model = revert_sync_batchnorm(init_model(cfg, checkpoint, device=device))
