@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> None:
     print(
         f'batch {args.batch_size}, {args.shape[0]} x {args.shape[1]}, {args.dtype}, '
         f'{args.memory_format}{", compiled" if args.compile else ""}, {device} ({machine}, '
-        f'{threads} threads), PyTorch {torch.__version__}, '
-        + ' '.join(f'{name}={value}' for name, value in allocator.items())
+        f'{threads} threads), PyTorch {torch.__version__}'
+        + ''.join(f', {name}={value}' for name, value in allocator.items() if device == 'cpu')
     )
     results = [dict(network=c.name, **asdict(c.cost)) for c in contestants]
     first = contestants[0]

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 TINY = Settings(shape=(8, 12), batch_size=4, warmup=1, rounds=5)
 
 
-def small() -> nn.Module:
+def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(240, 5))
 
 
@@ -155,7 +155,8 @@ def test_networks_run_what_does_not_depend_on_the_image(
     config: Path | str, outputs: list[int]
 ) -> None:
     network = Network(build_model(load_config(str(config)), meta=True))
-    # Of PSPNet's SyncBN, which a CPU cannot train with, BatchNorm is left.
+    # A CPU cannot train with PSPNet's SyncBN.
+    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
     with torch.device('meta'):
         out = network.train()(torch.empty(2, 3, 64, 64))
     assert [o.shape[1] for o in ([out] if isinstance(out, Tensor) else out)] == outputs
@@ -214,7 +215,7 @@ def test_tool_prints_a_table_a_step_and_writes_every_sample(
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('batch 8, 8 x 12, fp32, channels_last, cpu (')
-    assert lines[0].endswith('MALLOC_MMAP_THRESHOLD_=1 MALLOC_TRIM_THRESHOLD_=2')
+    assert lines[0].endswith('MALLOC_MMAP_THRESHOLD_=1, MALLOC_TRIM_THRESHOLD_=2')
     rows = [[cell.strip() for cell in line.split('|')] for line in lines if line[:3] != '|--']
     (two, train) = [row for row in rows if row[1:2] == ['two']]
     assert two[3:9] == ['62.50', '62.50 - 62.50', '16.0', '2.00 ± 0.00', '0.50', '-']
