@@ -15,11 +15,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from . import cmt, contnet
+from . import cmt, contnet, cotnet
 from .family import CheckpointError, Converted
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
-FAMILIES = (contnet, cmt)
+FAMILIES = (contnet, cmt, cotnet)
 
 _WRAPPERS = ('state_dict', 'model')
 
@@ -97,8 +97,9 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f'checkpoint {str(path)!r} not found')
     try:
         # Training scripts keep their options beside the weights; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(path, map_location='cpu', weights_only=True)
+        # It stays allowed for the process: torch 2.4 has no `safe_globals` to confine it with.
+        torch.serialization.add_safe_globals([argparse.Namespace])
+        content: Any = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
