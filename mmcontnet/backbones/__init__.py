@@ -2,5 +2,6 @@
 
 from .cmt import CMT
 from .contnet import ConTNet
+from .cotnet import CoTNet
 
-__all__ = ['CMT', 'ConTNet']
+__all__ = ['CMT', 'CoTNet', 'ConTNet']

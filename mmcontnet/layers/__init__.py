@@ -1,17 +1,21 @@
 """The papers' building blocks: modules with parameters, one concept a file."""
 
 from .cmt import CMTBlock
+from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
 
 __all__ = [
     'BIAS_RESIZES',
+    'CONTEXTS',
     'POS_ENCODINGS',
     'AxialPositionEncoding',
     'CMTBlock',
+    'CoTLayer',
     'PatchEncoder',
     'PositionBias',
     'RelativePositionBias',
     'SequencePositionEncoding',
+    'SplitAttention',
 ]

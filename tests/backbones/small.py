@@ -13,3 +13,13 @@ CONTNET = dict(
 CMT = dict(
     stem_channels=4, embed_dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), ffn_ratio=2.5, img_size=64
 )
+COTNET = dict(
+    out_channels=(32, 64, 96, 128),
+    mid_channels=(16, 32, 48, 64),
+    layers=('cot', 'split', 'alternate', 'conv'),
+    groups=2,
+    key_groups=4,
+    stem_channels=16,
+    deep=True,
+    depths=(1, 1, 2, 1),
+)

@@ -31,6 +31,9 @@ POOL = dict(arch=small.CONTNET, downsample='pool')
 FAMILIES = [
     Family('ConTNet', dict(arch=small.CONTNET), (16, 32, 64, 128), (8, 16, 32, 32), dict(arch='s')),
     Family('ConTNet', POOL, (16, 32, 64, 128), (4, 8, 16, 32), dict(arch='s', downsample='pool')),
+    Family(
+        'CoTNet', dict(arch=small.COTNET), (32, 64, 96, 128), (4, 8, 16, 32), dict(arch='next50')
+    ),
     Family('CMT', dict(arch=small.CMT), (8, 16, 32, 64), (4, 8, 16, 32), dict(arch='ti')),
 ]
 every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)

@@ -1,0 +1,244 @@
+"""CoTNet: Contextual Transformer Networks for Visual Recognition (arXiv:2107.12292).
+
+Written from the paper and from what the authors' released networks compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import CONTEXTS, CoTLayer, SplitAttention
+from .base import NUM_STAGES, HybridBackbone, check_choice, resolve_arch
+
+_RESNET = dict(
+    out_channels=(256, 512, 1024, 2048),
+    mid_channels=(64, 128, 256, 512),
+    layers=('cot', 'cot', 'cot', 'cot'),
+    groups=1,
+    key_groups=4,
+    stem_channels=64,
+    deep=False,
+)
+_RESNEXT = dict(_RESNET, mid_channels=(96, 192, 384, 768), groups=2, key_groups=8)
+_RESNET_D = dict(_RESNET, layers=('split', 'split', 'alternate', 'cot'), deep=True)
+
+#: Tables 1 and 2 of the paper. ``layers``: what takes the place of a stage's 3x3 convolutions:
+#: ``'cot'``; ``'split'`` attention; both, ``'alternate'``, beginning with a CoT layer; ``'conv'``
+#: keeps them. ``deep``: ResNet-D's stem and shortcuts, without max-pool.
+ARCHS: dict[str, dict[str, Any]] = {
+    '50': dict(_RESNET, depths=(3, 4, 6, 3)),
+    '101': dict(_RESNET, depths=(3, 4, 23, 3)),
+    'next50': dict(_RESNEXT, depths=(3, 4, 6, 3)),
+    'next101': dict(_RESNEXT, depths=(3, 4, 23, 3)),
+    'se-d50': dict(_RESNET_D, depths=(3, 4, 6, 3)),
+    'se-d101': dict(_RESNET_D, depths=(3, 4, 23, 3), stem_channels=128),
+    'se-d152': dict(_RESNET_D, depths=(3, 8, 36, 3), stem_channels=128),
+}
+
+
+class ResNetStem(nn.Module):
+    """7x7 stride-2 convolution, BatchNorm, ReLU and max-pool; or ResNet-D's three 3x3 convolutions.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Channels of the stem.
+        deep: Three convolutions, and no max-pool: the first stage strides itself.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, deep: bool) -> None:
+        super().__init__()
+        self.deep = deep
+        half = out_channels // 2
+        widths = (in_channels, half, half, out_channels) if deep else (in_channels, out_channels)
+        size = 3 if deep else 7
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, size, stride=1 if i else 2, padding=size // 2, bias=False)
+            for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / s), ceil(W / s)), s = 2 or 4."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.relu(norm(conv(x)), inplace=True)
+        return x if self.deep else F.max_pool2d(x, 3, stride=2, padding=1)
+
+
+class CoTBottleneck(nn.Module):
+    """ResNet's bottleneck with a layer in the place of its 3x3 convolution (section 3.3).
+
+    A stride is a 3x3 average pool before a CoT layer, and other layers' own. The layer has its own
+    norm and activation.
+
+    Args:
+        in_channels: Channels of the input.
+        mid_channels: Channels of the layer.
+        out_channels: Channels of the output.
+        layer: ``'cot'``, ``'split'`` or ``'conv'``.
+        cot: Arguments of the CoT layer.
+        stride: Of the block.
+        pool_shortcut: Average pixels in the shortcut instead of skipping them (ResNet-D).
+        drop_path_rate: Stochastic depth.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        layer: str,
+        *,
+        cot: Mapping[str, Any],
+        stride: int = 1,
+        pool_shortcut: bool = False,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, mid_channels, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(mid_channels)
+        self.stride = stride
+        self.pool = None
+        self.layer: nn.Module
+        if layer == 'cot':
+            if stride > 1:
+                self.pool = nn.AvgPool2d(3, stride, padding=1)
+            self.layer = CoTLayer(mid_channels, **cot)
+        elif layer == 'split':
+            self.layer = SplitAttention(mid_channels, stride)
+        else:
+            self.layer = nn.Sequential(
+                nn.Conv2d(mid_channels, mid_channels, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(mid_channels),
+                nn.ReLU(inplace=True),
+            )
+        self.conv3 = nn.Conv2d(mid_channels, out_channels, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = None
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+            )
+        self.pool_shortcut = pool_shortcut
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        if self.pool is not None:
+            out = self.pool(out)
+        out = self.drop_path(self.norm3(self.conv3(self.layer(out))))
+        if self.shortcut is not None:
+            x = self.shortcut(self._downsample(x))
+        return F.relu(out + x, inplace=True)
+
+    def _downsample(self, x: Tensor) -> Tensor:
+        if self.stride > 1 and self.pool_shortcut:
+            # A window that hangs over the edge averages the pixels that exist.
+            return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
+        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
+        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
+        return x[..., :: self.stride, :: self.stride]
+
+
+@MODELS.register_module()
+class CoTNet(HybridBackbone):
+    """CoTNet, CoTNeXt and SE-CoTNetD: ResNets with contextual transformer layers.
+
+    Outputs lie at strides 4/8/16/32 and have 256/512/1024/2048 channels. Inputs of any size work.
+
+    Args:
+        arch: ``'50'``, ``'101'``, ``'next50'``, ``'next101'``, ``'se-d50'``, ``'se-d101'``,
+            ``'se-d152'``, or a dict with the fields of ``ARCHS['50']``.
+        context: What CoT layers return, see :class:`CoTLayer` (table 5).
+        cot_stages: Stages, 0-3, that have CoT layers in place of the 3x3 convolutions, or of split
+            attention in SE-CoTNetD (table 6); None is the arch's own choice.
+        drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
+        in_channels: See :class:`HybridBackbone`, as for all that follow.
+        out_indices: Stages to return.
+        frozen_stages: Stages to freeze.
+        norm_eval: Keep BatchNorm in eval mode.
+        with_cp: Recompute blocks in backward.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: For a value outside of what is described above.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = '50',
+        *,
+        context: str = 'full',
+        cot_stages: Sequence[int] | None = None,
+        drop_path_rate: float = 0.0,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        fields = resolve_arch(arch, ARCHS, 'CoTNet')
+        check_choice('context', context, CONTEXTS)
+        layers, deep = fields['layers'], fields['deep']
+        if cot_stages is not None:
+            if any(stage not in range(NUM_STAGES) for stage in cot_stages):
+                raise ValueError(f'cot_stages must be stages in 0..3, got {cot_stages!r}')
+            other = 'split' if deep else 'conv'
+            layers = ['cot' if i in cot_stages else other for i in range(NUM_STAGES)]
+
+        cot = dict(groups=fields['groups'], key_groups=fields['key_groups'], context=context)
+        depths = fields['depths']
+        width = fields['stem_channels']
+        stages = []
+        for i in range(self.last_stage + 1):
+            mid, out = fields['mid_channels'][i], fields['out_channels'][i]
+            blocks = []
+            for j in range(depths[i]):
+                kind = ('cot', 'split')[j % 2] if layers[i] == 'alternate' else layers[i]
+                stride = 2 if j == 0 and (i > 0 or deep) else 1
+                blocks.append(
+                    CoTBottleneck(
+                        width,
+                        mid,
+                        out,
+                        kind,
+                        cot=cot,
+                        stride=stride,
+                        pool_shortcut=deep,
+                        drop_path_rate=drop_path_rate
+                        * (sum(depths[:i]) + j)
+                        / max(1, sum(depths) - 1),
+                    )
+                )
+                width = out
+            stages.append(nn.Sequential(*blocks))
+        self.assemble(
+            ResNetStem(in_channels, fields['stem_channels'], deep),
+            stages,
+            fields['out_channels'],
+            (4, 8, 16, 32),
+        )
+        self.apply(_init_parameters)
+
+
+def _init_parameters(module: nn.Module) -> None:
+    """He initialisation of convolutions; norms are 1 and 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
