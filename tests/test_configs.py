@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from mmcv import rescale_size
+from mmcv import imwrite, rescale_size
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
@@ -61,6 +63,8 @@ def shrink(cfg: Config) -> None:
 def test_config_builds_and_takes_a_training_and_a_prediction_step(config: str) -> None:
     cfg = load_config(str(CONFIGS / config))
     cfg.model.backbone.init_cfg = None
+    if cfg.model.get('neck'):
+        cfg.model.neck.pop('init_cfg', None)
     scope = DefaultScope.get_current_instance()
     init_default_scope(cfg.default_scope)
     try:
@@ -96,3 +100,26 @@ def test_batches_have_sides_that_the_patches_of_the_first_two_stages_divide(conf
         # Patches of 14 at stride 8. The shorter side is the paper's choice, and stays what it is.
         assert [side % (8 * 14) for side in sides] == [0, 0]
         assert sides[0] == height
+
+
+CMT_CLASSIFIERS = [*CONFIGS.glob('cmt_*_in1k.py'), *CONFIGS.glob('cmt_s_8xb64_*.py')]
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in CMT_CLASSIFIERS))
+def test_cmt_gets_images_of_the_size_that_its_position_bias_is_for(
+    config: str, tmp_path: Path
+) -> None:
+    cfg = load_config(str(CONFIGS / config))
+    assert cfg.test_dataloader == cfg.val_dataloader
+    image = np.random.randint(256, size=(60, 90, 3), dtype=np.uint8)
+    # CIFAR's data sets hold the images themselves.
+    sample = dict(img=image, gt_label=0)
+    if 'cifar' not in config:
+        imwrite(image, str(tmp_path / 'image.png'))
+        sample = dict(img_path=str(tmp_path / 'image.png'), gt_label=0)
+    with torch.device('meta'):
+        side = MODELS.build(cfg.model.backbone).stages[0].position_bias.side * 4
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            made = Compose(loader.dataset.pipeline)(dict(sample))['inputs']
+            assert made.shape == (3, side, side)

@@ -35,7 +35,7 @@ def undecayed(model: nn.Module) -> set[str]:
     }
     names = {name for name, _ in model.named_parameters()}
     last = {name: name.rsplit('.', 1)[1] for name in names}
-    encodings = {'row', 'column', 'sequence', 'relative_position_bias_table'}
+    encodings = {'row', 'column', 'sequence', 'relative_position_bias_table', 'table'}
     return norms | {name for name in names if last[name] in {'bias', *encodings}}
 
 
@@ -109,3 +109,46 @@ def test_pspnet_decays_the_same_parameters_and_its_heads_learn_ten_times_faster(
     for name, (lr, decay) in found.items():
         assert lr == pytest.approx(6e-5 if name.startswith('backbone.') else 6e-4), name
         assert decay in (0, 0.01)
+
+
+@pytest.mark.parametrize(
+    ('config', 'lr', 'decay', 'epochs'),
+    [
+        # The released commands', at a batch of 1024.
+        ('cmt_ti_8xb128_in1k.py', 2 * 8e-4, 0.05, 800),
+        ('cmt_xs_8xb128_in1k.py', 2 * 7e-4, 0.04, 400),
+        ('cmt_s_8xb128_in1k.py', 2 * 5e-4, 0.05, 300),
+        ('cmt_b_8xb128_in1k.py', 2 * 5e-4, 0.05, 300),
+        ('cmt_l_8xb128_in1k.py', 2 * 5e-4, 0.05, 300),
+        # Appendix B.1.
+        ('cmt_s_8xb64_150e_cifar10.py', 6e-5, 0.05, 150),
+        ('cmt_s_8xb64_150e_cifar100.py', 6e-5, 0.05, 150),
+        ('cmt_s_8xb64_300e_flowers102.py', 9e-5, 0.05, 300),
+        ('cmt_s_8xb64_300e_pets.py', 6e-5, 0.05, 300),
+        ('cmt_s_8xb64_500e_cars.py', 9e-5, 0.05, 500),
+        ('pspnet_cmt_s_80k_cityscapes.py', 6e-5, 0.01, None),
+        ('upernet_cmt_s_160k_ade20k.py', 6e-5, 0.01, None),
+    ],
+)
+def test_cmt_learns_at_one_rate_and_decays_all_but_norms_biases_and_bias_tables(
+    config: str, lr: float, decay: float, epochs: int | None
+) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    assert cfg.train_cfg.get('max_epochs') == epochs
+    model, found = settings(cfg)
+    without = undecayed(model)
+    assert any(name.endswith('position_bias.table') for name in without)
+    for name, rates in found.items():
+        assert rates == pytest.approx((lr, 0 if name in without else decay)), name
+
+
+@pytest.mark.parametrize('method', ['retinanet', 'mask_rcnn'])
+@pytest.mark.parametrize('schedule', ['1x', '3x_ms'])
+def test_detectors_with_cmt_have_the_rates_of_pvt(method: str, schedule: str) -> None:
+    cfg = Config.fromfile(CONFIGS / f'{method}_cmt_s_fpn_{schedule}_coco.py')
+    model, found = settings(cfg)
+    assert set(found.values()) == {(1e-4 if method == 'retinanet' else 2e-4, 1e-4)}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert (
+        cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == (12 if schedule == '1x' else 36)
+    )

@@ -1,0 +1,16 @@
+# CMT-Ti on 4,000 handwritten digits, as ConT-Ti but for the network and the images' size: three
+# epochs from scratch, ... on two cores without a GPU.
+_base_ = './cont_ti_3e_digits.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='CMT', arch='ti', img_size=64),
+    neck=dict(_delete_=True, type='CMTNeck', in_channels=368),
+    head=dict(in_channels=1280),
+)
+
+# A multiple of 32, for which a CMT can have a position bias of its own.
+pipeline = _base_.pipeline
+pipeline[1].update(scale=64)
+train_dataloader = dict(dataset=dict(pipeline=pipeline))
+val_dataloader = dict(dataset=dict(pipeline=pipeline))
+test_dataloader = val_dataloader
