@@ -1,15 +1,44 @@
-"""Local aggregation: a convolution whose kernels differ from pixel to pixel (CoTNet, section 3.2)."""
+"""Local aggregation: a convolution with kernels of their own for every pixel (CoTNet, section 3.2).
+
+Three ways to compute it, all of which sum in fp32 (fp64 for fp64) whatever the inputs are:
+
+- ``'reference'``: plain differentiable ops. What compilers and exporters see, except for CUDA under
+  ``torch.compile``; on a CPU Inductor makes one loop of it.
+- ``'eager'``: with a backward of its own that keeps the inputs only. For CPUs, for fp64, and for
+  GPUs without Triton.
+- ``'triton'``: one kernel forward and one backward, which read and write everything once. For GPUs.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+WAYS = ('reference', 'eager', 'triton')
+
+_TRITON = find_spec('triton') is not None
+_TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def local_aggregation(
-    value: Tensor, weight: Tensor, kernel_size: int = 3, dilation: int = 1
+    value: Tensor,
+    weight: Tensor,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    *,
+    way: str | None = None,
 ) -> Tensor:
     """Sum each pixel's zero-padded neighbourhood with weights of its own.
+
+    The dtypes may differ, as they do under autocast, where GroupNorm gives fp32 and convolutions
+    give bf16.
 
     Args:
         value: (B, C, H, W).
@@ -18,18 +47,174 @@ def local_aggregation(
             one for each neighbour, row by row.
         kernel_size: Side of the neighbourhood, odd.
         dilation: Distance between neighbours in pixels.
+        way: One of ``WAYS``; None decides by device and dtype.
 
     Returns:
-        (B, C, H, W).
+        (B, C, H, W), in the value's dtype and memory format.
+
+    Raises:
+        ValueError: For shapes or arguments outside of what is described above.
     """
+    if kernel_size < 1 or kernel_size % 2 == 0 or dilation < 1:
+        raise ValueError(
+            'local_aggregation takes odd kernel sizes and dilations from 1 on, '
+            f'got kernel_size={kernel_size} and dilation={dilation}'
+        )
     b, c, h, w = value.shape
-    taps = weight.reshape(b, 1, -1, kernel_size**2, h, w)
-    groups = taps.shape[2]
+    groups = weight.shape[1] // kernel_size**2
+    if not groups or c % groups or weight.shape != (b, groups * kernel_size**2, h, w):
+        raise ValueError(
+            f'local_aggregation with kernel_size={kernel_size} takes a weight of shape '
+            f'({b}, G * {kernel_size**2}, {h}, {w}), where G divides {c}, for a value of shape '
+            f'{tuple(value.shape)}, got {tuple(weight.shape)}'
+        )
+    if way is None:
+        way = _choose_way(value, weight)
+    elif way not in WAYS:
+        raise ValueError(f'way must be one of {", ".join(map(repr, WAYS))}, got {way!r}')
+    if way == 'reference':
+        return _reference(value, weight, kernel_size, dilation)
+    return _op(value, weight, kernel_size, dilation, way)
+
+
+def _choose_way(value: Tensor, weight: Tensor) -> str:
+    # Before torch 2.7, exporting cannot be told from compiling.
+    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+    if exporting() or torch.jit.is_tracing():
+        return 'reference'
+    if value.is_cuda and _TRITON and {value.dtype, weight.dtype} <= set(_TRITON_DTYPES):
+        return 'triton'
+    return 'reference' if torch.compiler.is_compiling() else 'eager'
+
+
+def _sum_dtype(value: Tensor, weight: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(value.dtype, weight.dtype), torch.float32)
+
+
+def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+    h, w = value.shape[2:]
+    dtype = _sum_dtype(value, weight)
+    taps = weight.to(dtype).unflatten(1, (1, -1, kernel_size**2))
     margin = kernel_size // 2 * dilation
-    padded = F.pad(value, [margin] * 4)
-    total = value.new_zeros(())
+    padded = F.pad(value.to(dtype), [margin] * 4).unflatten(1, (-1, taps.shape[2]))
+    total = padded.new_zeros(())
     for tap in range(kernel_size**2):
         y, x = (i * dilation for i in divmod(tap, kernel_size))
-        shifted = padded[:, :, y : y + h, x : x + w].reshape(b, c // groups, groups, h, w)
-        total = total + taps[:, :, :, tap] * shifted
-    return total.reshape(b, c, h, w)
+        total = total + taps[:, :, :, tap] * padded[..., y : y + h, x : x + w]
+    return total.flatten(1, 2).to(value.dtype)
+
+
+def _shifts(
+    kernel_size: int, dilation: int, height: int, width: int
+) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """Give each tap, the pixels that have this neighbour, and these neighbours: (B, H, W)."""
+    for tap in range(kernel_size**2):
+        here, there = [slice(None)], [slice(None)]
+        for i, size in zip(divmod(tap, kernel_size), (height, width), strict=True):
+            shift = (i - kernel_size // 2) * dilation
+            here.append(slice(max(0, -shift), max(0, size - max(0, shift))))
+            there.append(slice(max(0, shift), max(0, size + min(0, shift))))
+        yield tap, tuple(here), tuple(there)
+
+
+def _views(value: Tensor, weight: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
+    """Return the value as (B, H, W, C / G, G), and the weight as (taps, B, H, W, 1, G).
+
+    The innermost loop of PyTorch's kernels runs over G if the value is channels-last, and over W
+    otherwise; the weights of a tap are made dense there.
+    """
+    dtype = _sum_dtype(value, weight)
+    groups = weight.shape[1] // kernel_size**2
+    values = value.to(dtype).permute(0, 2, 3, 1).unflatten(3, (-1, groups))
+    taps = weight.to(dtype).unflatten(1, (groups, kernel_size**2))
+    if value.stride(1) == 1:
+        taps = taps.permute(2, 0, 3, 4, 1).contiguous()
+    else:
+        taps = taps.contiguous().permute(2, 0, 3, 4, 1)
+    return values, taps.unsqueeze(4)
+
+
+def _eager(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+    values, taps = _views(value, weight, kernel_size)
+    total = torch.zeros_like(value, dtype=values.dtype)
+    totals = total.permute(0, 2, 3, 1).view(values.shape)
+    for tap, here, there in _shifts(kernel_size, dilation, *value.shape[2:]):
+        totals[here].addcmul_(values[there], taps[tap][here])
+    return total.to(value.dtype)
+
+
+def _eager_backward(
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int
+) -> tuple[Tensor, Tensor]:
+    values, taps = _views(value, weight, kernel_size)
+    grads = grad.to(values.dtype).permute(0, 2, 3, 1).view(values.shape)
+    grad_value = torch.zeros_like(value, dtype=values.dtype)
+    grad_values = grad_value.permute(0, 2, 3, 1).view(values.shape)
+    grad_taps = torch.zeros_like(taps)
+    for tap, here, there in _shifts(kernel_size, dilation, *value.shape[2:]):
+        grad_values[there].addcmul_(grads[here], taps[tap][here])
+        torch.sum(grads[here] * values[there], 3, keepdim=True, out=grad_taps[tap][here])
+    grad_weight = torch.empty_like(weight)
+    grad_weight.unflatten(1, (-1, kernel_size**2)).copy_(
+        grad_taps.squeeze(4).permute(1, 4, 0, 2, 3)
+    )
+    return grad_value.to(value.dtype), grad_weight
+
+
+@torch.library.custom_op(
+    'mmcontnet::local_aggregation',
+    mutates_args=(),
+    schema='(Tensor value, Tensor weight, int kernel_size, int dilation, str way) -> Tensor',
+)
+def _op(value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str) -> Tensor:
+    if way == 'triton':
+        from .local_aggregation_triton import forward
+
+        return forward(value, weight, kernel_size, dilation)
+    return _eager(value, weight, kernel_size, dilation)
+
+
+@torch.library.custom_op(
+    'mmcontnet::local_aggregation_backward',
+    mutates_args=(),
+    schema='(Tensor grad, Tensor value, Tensor weight, int kernel_size, int dilation, str way)'
+    ' -> (Tensor, Tensor)',
+)
+def _op_backward(
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str
+) -> tuple[Tensor, Tensor]:
+    if way == 'triton':
+        from .local_aggregation_triton import backward
+
+        return backward(grad, value, weight, kernel_size, dilation)
+    return _eager_backward(grad, value, weight, kernel_size, dilation)
+
+
+@_op.register_fake
+def _(value: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+@_op_backward.register_fake
+def _(grad: Tensor, value: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(value), torch.empty_like(weight)
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    value, weight, *ctx.settings = inputs
+    ctx.save_for_backward(value, weight)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_op_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None
+
+
+_op.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.mmcontnet.local_aggregation)
+def _flops(
+    value_shape: torch.Size, weight_shape: torch.Size, kernel_size: int, *args: Any, **kwargs: Any
+) -> int:
+    # By PyTorch's convention two for a multiply-add.
+    return 2 * math.prod(value_shape) * kernel_size**2
