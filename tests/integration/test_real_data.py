@@ -3,11 +3,13 @@
 import os
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from ..backbones import small
 from ..preparation import run_for_real
-from .cli import run
+from .cli import ROOT, run
 from .configs import write_digits_classifier, write_narrow, write_narrow_on
 
 pytestmark = pytest.mark.slow
@@ -73,3 +75,40 @@ def test_pspnet_learns_from_nuclei_as_cityscapes_lays_them_out(folder: Path) -> 
 def test_a_classifier_learns_from_digits(folder: Path) -> None:
     metrics = train_and_test(write_digits_classifier(folder), folder)
     assert 0 <= metrics['accuracy/top1'] <= 100
+
+
+def test_retinanet_with_cmt_learns_from_tree_crowns(folder: Path) -> None:
+    config = folder / 'crowns.py'
+    config.write_text(
+        dedent(
+            f"""
+            _base_ = {str(ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py')!r}
+            model = dict(backbone=dict(arch=dict(_delete_=True, **{small.CMT!r})),
+                         neck=dict(in_channels=[16, 32, 64]), test_cfg=dict(score_thr=0.0, max_per_img=10))
+            train_cfg = dict(max_iters=3, val_interval=3)
+            loader = dict(num_workers=0, persistent_workers=False)
+            train_dataloader = loader
+            val_dataloader = dict(**loader, dataset=dict(indices=4))
+            test_dataloader = val_dataloader
+            default_hooks = dict(checkpoint=dict(interval=3))
+            """
+        )
+    )
+    assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
+
+
+def test_a_narrow_cmt_tells_digits_apart_after_an_epoch(folder: Path) -> None:
+    config = folder / 'digits.py'
+    config.write_text(
+        dedent(
+            f"""
+            _base_ = {str(ROOT / 'configs/cmt_ti_3e_digits.py')!r}
+            model = dict(backbone=dict(arch=dict(_delete_=True, **{small.CMT!r})),
+                         neck=dict(in_channels=64))
+            train_cfg = dict(max_epochs=1)
+            param_scheduler = dict(total_steps=1)
+            """
+        )
+    )
+    # Of 1,000 digits that it has not seen. One in ten would be chance.
+    assert train_and_test(config, folder)['accuracy/top1'] > 50
