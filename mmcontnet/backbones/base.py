@@ -169,7 +169,8 @@ class HybridBackbone(BaseModule):
             x: Images, (B, C, H, W).
 
         Returns:
-            For every stage i of ``out_indices`` a map (B, C_i, ceil(H / s_i), ceil(W / s_i)).
+            For every stage i of ``out_indices`` a map (B, C_i, ceil(H / s_i), ceil(W / s_i)),
+            contiguous.
 
         Raises:
             ValueError: If the rank, the number of channels or the size cannot be computed.
@@ -181,7 +182,9 @@ class HybridBackbone(BaseModule):
         for i, stage in enumerate(self.stages):
             x = self.forward_stage(stage, x)
             outs[i] = x
-        return tuple(outs[i] for i in self.out_indices)
+        # Compiled operators, mmcv's RoIAlign for one, read memory as NCHW whatever the strides say,
+        # and necks hand on the memory format that they get.
+        return tuple(outs[i].contiguous() for i in self.out_indices)
 
     def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
         """Run the blocks of a stage one after the other, (B, C, H, W) -> (B, C', H', W')."""

@@ -60,6 +60,17 @@ def test_outputs_have_the_promised_channels_and_strides(
 
 
 @every_family
+def test_compiled_operators_can_read_the_outputs(family: Family) -> None:
+    ops, torchvision = pytest.importorskip('mmcv.ops'), pytest.importorskip('torchvision')
+    out = family(out_indices=ALL).eval()(torch.randn(2, 3, 64, 64))[1]
+    rois = torch.tensor([[0.0, 1.0, 1.0, 6.0, 5.0], [1.0, 0.0, 2.0, 4.0, 7.0]])
+    # mmcv's RoIAlign takes no notice of strides.
+    expected = torchvision.ops.roi_align(out, rois, 3, sampling_ratio=2, aligned=True)
+    actual = ops.roi_align(out, rois, (3, 3), 1.0, 2, 'avg', True)
+    torch.testing.assert_close(actual, expected)
+
+
+@every_family
 def test_images_of_a_batch_do_not_influence_each_other_in_eval_mode(family: Family) -> None:
     backbone = family(out_indices=ALL).eval()
     x = torch.randn(3, 3, 61, 45)
