@@ -1,5 +1,5 @@
-# RetinaNet with CMT-Ti on the tree crowns, 1000 iterations from scratch: the config with ConT-Ti but
-# for the backbone. A step of CMT-Ti takes nearly twice as long as ConT-Ti's.
+# RetinaNet with CMT-Ti on the tree crowns, 1000 iterations from scratch: the config with ConT-Ti
+# but for the backbone. A step of CMT-Ti takes nearly twice as long as ConT-Ti's.
 _base_ = './retinanet_cont_ti_fpn_1000i_tree_crowns.py'
 
 model = dict(

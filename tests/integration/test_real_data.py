@@ -84,7 +84,8 @@ def test_retinanet_with_cmt_learns_from_tree_crowns(folder: Path) -> None:
             f"""
             _base_ = {str(ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py')!r}
             model = dict(backbone=dict(arch=dict(_delete_=True, **{small.CMT!r})),
-                         neck=dict(in_channels=[16, 32, 64]), test_cfg=dict(score_thr=0.0, max_per_img=10))
+                         neck=dict(in_channels=[16, 32, 64]),
+                         test_cfg=dict(score_thr=0.0, max_per_img=10))
             train_cfg = dict(max_iters=3, val_interval=3)
             loader = dict(num_workers=0, persistent_workers=False)
             train_dataloader = loader
