@@ -1,5 +1,6 @@
 """What only the classifiers of one family need between backbone and head."""
 
 from .cmt import CMTNeck
+from .cotnet import CoTNetNeck
 
-__all__ = ['CMTNeck']
+__all__ = ['CMTNeck', 'CoTNetNeck']
