@@ -28,6 +28,11 @@ ROOT = Path(__file__).parents[2]
             19_521_764,
             dict(pos_encoding='relative', avg_down=True, pre_norm=True),
         ),
+        ('cmt-ti_160', 'cmt_ti_8xb128_in1k.py', 9_492_426, {}),
+        ('cmt-s_224', 'cmt_s_8xb128_in1k.py', 26_256_160, {}),
+        ('cotnet-50', 'cotnet50_8xb64_in1k.py', 22_222_416, {}),
+        ('cotnext-50', 'cotnext50_8xb64_in1k.py', 30_046_276, {}),
+        ('se-cotnetd-50', 'se_cotnetd50_8xb64_in1k.py', 23_107_784, {}),
     ],
 )
 def test_converted_checkpoint_computes_what_the_authors_network_does(
@@ -49,10 +54,12 @@ def test_converted_checkpoint_computes_what_the_authors_network_does(
 
     model.backbone.out_indices = (0, 1, 2, 3)
     stages = model.backbone(author_input(expected['input']))
-    logits = model.head((model.neck(stages)[-1],))
+    logits = model.head(model.neck(stages)[-1:])
 
     for i, stage in enumerate(stages):
         meta = expected['stages'][i]
+        if len(meta['shape']) == 3:  # tokens
+            stage = stage.flatten(2).mT
         assert list(stage.shape) == meta['shape']
         sample = stage.detach().reshape(-1)[:: meta['step']][:2048]
         target = torch.from_numpy(expected[f'stage{i + 1}'])
@@ -61,7 +68,9 @@ def test_converted_checkpoint_computes_what_the_authors_network_does(
     torch.testing.assert_close(logits, target, rtol=0, atol=1e-4 * float(target.abs().max()))
 
     # In double precision: a ReLU input that rounding alone puts on the other side of zero changes
-    # ConT-M's gradients by up to 9e-4 between two fp32 runs. What is left is the record's rounding.
+    # ConT-M's gradients by up to 9e-4 between two fp32 runs. What is left is the record's rounding,
+    # which for CoTNet, with a hundred ReLUs, is of that kind too.
+    rel = 5e-3 if name.startswith('cot') else 2e-4
     model = model.double()
     logits = model.head(model.neck(model.backbone(author_input(expected['input']).double())))
     (logits * torch.from_numpy(noise('grad', logits.shape))).sum().backward()
@@ -73,4 +82,4 @@ def test_converted_checkpoint_computes_what_the_authors_network_does(
     norms = convert_state_dict(norms).state_dict
     for key, parameter in model.named_parameters():
         target = float(norms[key].flatten()[0])
-        assert float(parameter.grad.norm()) == pytest.approx(target, rel=2e-4, abs=1e-5), key
+        assert float(parameter.grad.norm()) == pytest.approx(target, rel=rel, abs=1e-5), key
