@@ -9,12 +9,12 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 (VERSION,) = re.findall(r"__version__ = '(.+)'", (ROOT / 'mmcontnet/version.py').read_text())
-MIM_FOLDERS = ('configs', 'tools')
+MIM = ('configs', 'model-index.yml', 'tools')
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']  # of tools/export_onnx.py
 
 
 class BuildWithMim(build_py):
-    """Put configs and tools where OpenMMLab looks for them: in `mmcontnet/.mim`.
+    """Put configs, metafiles and tools where OpenMMLab looks for them: in `mmcontnet/.mim`.
 
     A wheel gets copies, made in the build folder so that the checkout stays clean. An editable
     install gets links in the checkout, so that an edited config is the one that is used.
@@ -26,10 +26,12 @@ class BuildWithMim(build_py):
         mim = package / 'mmcontnet' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)  # build folders outlive a build
         mim.mkdir(parents=True)
-        for source in (ROOT / name for name in MIM_FOLDERS):
+        for source in (ROOT / name for name in MIM):
             target = mim / source.name
             if self.editable_mode:
                 target.symlink_to(Path('../..') / source.name)
+            elif source.is_file():
+                shutil.copy(source, target)
             else:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
 

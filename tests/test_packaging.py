@@ -1,5 +1,8 @@
 """What pip makes of the repository: wheels, sdists and editable installs."""
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,16 +11,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from mmcontnet import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'requirements', '.gitignore']
+SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff']
+SOURCES += ['model-index.yml', 'requirements', '.gitignore']
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 BUILD = ['--no-deps', '--no-build-isolation', '--no-index']
 
 
-def run(*command: object, cwd: Path) -> str:
-    """Run a command that must succeed."""
-    result = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
+def run(*command: object, cwd: Path, **env: str) -> str:
+    """Run a command that must succeed, with these environment variables besides."""
+    pipes = dict(capture_output=True, text=True, env={**os.environ, **env})
+    result = subprocess.run([str(part) for part in command], cwd=cwd, **pipes)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -51,9 +59,12 @@ def build_wheel(source: Path, folder: Path) -> Path:
     return wheel
 
 
-def test_wheel_holds_package_configs_tools_and_licence(checkout: Path, tmp_path: Path) -> None:
+def test_wheel_holds_package_configs_metafiles_tools_and_licence(
+    checkout: Path, tmp_path: Path
+) -> None:
     names = set(zipfile.ZipFile(build_wheel(checkout, tmp_path / 'wheel')).namelist())
-    expected = {f'mmcontnet/.mim/{name}' for name in files_below('configs') | files_below('tools')}
+    mim = files_below('configs') | files_below('tools') | {'model-index.yml'}
+    expected = {f'mmcontnet/.mim/{name}' for name in mim}
     expected |= {name for name in files_below('mmcontnet') if not name.startswith('mmcontnet/.mim')}
     assert expected <= names
     assert {name for name in names if name.startswith('mmcontnet/')} <= expected
@@ -61,16 +72,69 @@ def test_wheel_holds_package_configs_tools_and_licence(checkout: Path, tmp_path:
     assert run('git', 'status', '--porcelain', '--untracked-files', cwd=checkout).count('??') == 0
 
 
-def test_installed_wheel_imports_outside_the_repository(checkout: Path, tmp_path: Path) -> None:
+# What a user does with the installed package, each config found as `mim` finds it.
+USE = """
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.utils import get_installed_path
+
+mim = Path(get_installed_path('mmcontnet'), '.mim')
+configs = mim / 'configs'
+image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+result = {}
+
+from mmpretrain import ImageClassificationInferencer, list_models
+from mmpretrain.apis import ModelHub
+
+ModelHub.register_model_index(mim / 'model-index.yml', config_prefix=mim)
+result['names'] = list_models('cont_*')
+for name in (str(configs / 'cont_ti_8xb64_in1k.py'), 'cont_ti_8xb64_in1k'):
+    classifier = ImageClassificationInferencer(name, pretrained=False, device='cpu')
+    result.setdefault('classes', []).append(len(classifier(image)[0]['pred_scores']))
+
+from mmdet.apis import DetInferencer
+
+config = str(configs / 'retinanet_cont_ti_fpn_1000i_tree_crowns.py')
+detector = DetInferencer(config, device='cpu', show_progress=False)
+boxes = [detector(image)['predictions'][0]['bboxes']]
+torch.save({'state_dict': detector.model.state_dict()}, 'detector.pth')
+detector = DetInferencer(config, 'detector.pth', device='cpu', show_progress=False)
+boxes.append(detector(image)['predictions'][0]['bboxes'])
+result['boxes'] = [len(boxes[0]), boxes[0] == boxes[1]]
+
+from mmseg.apis import MMSegInferencer
+
+segmenter = MMSegInferencer(str(configs / 'pspnet_cont_ti_100i_nuclei.py'), device='cpu')
+result['mask'] = segmenter(image)['predictions'].shape
+
+import mmcontnet
+
+result['found'] = [str(mim.parent), str(Path(mmcontnet.__file__).parent)]
+result['version'] = mmcontnet.__version__
+Path('result.json').write_text(json.dumps(result))
+"""
+
+
+def test_installed_wheel_serves_the_inferencers_outside_the_repository(
+    checkout: Path, tmp_path: Path
+) -> None:
     wheel = build_wheel(checkout, tmp_path / 'wheel')
-    site = tmp_path / 'site'
+    shutil.rmtree(checkout)
+    site, outside = tmp_path / 'site', tmp_path / 'outside'
+    outside.mkdir()
     run(*PIP, 'install', '--no-deps', '--no-index', '--target', site, wheel, cwd=tmp_path)
-    code = (
-        f'import sys; sys.path.insert(0, {str(site)!r})\n'
-        'import mmcontnet; print(mmcontnet.__file__, mmcontnet.__version__)'
-    )
-    printed = run(sys.executable, '-c', code, cwd=tmp_path).split()
-    assert printed == [str(site / 'mmcontnet' / '__init__.py'), wheel.name.split('-')[1]]
+    run(sys.executable, '-c', USE, cwd=outside, PYTHONPATH=str(site))
+    result = json.loads((outside / 'result.json').read_text())
+    assert result['found'] == [str(site / 'mmcontnet')] * 2
+    assert result['version'] == __version__ == wheel.name.split('-')[1]
+    assert 'cont_ti_8xb64_in1k' in result['names']
+    assert result['classes'] == [1000, 1000]
+    count, same = result['boxes']
+    assert count > 0 and same
+    assert result['mask'] == [96, 128]
 
 
 def test_sdist_builds_the_same_wheel(checkout: Path, tmp_path: Path) -> None:
@@ -86,10 +150,31 @@ def test_sdist_builds_the_same_wheel(checkout: Path, tmp_path: Path) -> None:
 
 def test_editable_install_links_configs_and_tools(checkout: Path, tmp_path: Path) -> None:
     run(*PIP, 'install', *BUILD, '--target', tmp_path / 'site', '-e', checkout, cwd=tmp_path)
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'model-index.yml', 'tools'):
         assert (checkout / 'mmcontnet' / '.mim' / name).resolve() == checkout / name
     assert run('git', 'status', '--porcelain', '--untracked-files', cwd=checkout).count('??') == 0
     # A wheel built afterwards holds copies, and the links are still there.
     names = zipfile.ZipFile(build_wheel(checkout, tmp_path / 'wheel')).namelist()
     assert 'mmcontnet/.mim/tools/setup_env.py' in names
     assert (checkout / 'mmcontnet' / '.mim' / 'tools').is_symlink()
+
+
+def test_version_is_written_in_one_place_and_the_changelog_knows_it() -> None:
+    written = re.compile(rf'(?<![\d.]){re.escape(__version__)}(?![\d.])')
+    paths = [ROOT / name for name in ('setup.py', 'pyproject.toml', 'CITATION.cff', 'README.md')]
+    paths += [*(ROOT / 'mmcontnet').rglob('*.py'), *(ROOT / 'tools').glob('*')]
+    found = [path.name for path in paths if path.is_file() and written.search(path.read_text())]
+    assert found == ['version.py']
+    # Above the releases, the newest of which is this version, stands what is not released yet.
+    headings = re.findall(r'^## \[(.+?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert headings[0] == 'Unreleased' and headings[1:2] in ([], [__version__])
+
+
+def test_citation_names_the_software_and_the_four_papers() -> None:
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors'} <= set(citation)
+    assert citation['license'] == 'Apache-2.0'
+    papers = {paper['url'] for paper in citation['references']}
+    metafiles = [yaml.safe_load(path.read_text()) for path in ROOT.glob('configs/metafiles/*.yml')]
+    assert {c['Paper']['URL'] for file in metafiles for c in file['Collections']} <= papers
+    assert len(papers) == 4
