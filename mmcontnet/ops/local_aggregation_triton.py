@@ -181,7 +181,12 @@ def _backward(
 
 
 def _launch(
-    kernel: Any, tensors: list[Tensor], value: Tensor, weight: Tensor, kernel_size: int, dilation: int
+    kernel: Any,
+    tensors: list[Tensor],
+    value: Tensor,
+    weight: Tensor,
+    kernel_size: int,
+    dilation: int,
 ) -> None:
     """Run a kernel on ``tensors``: its inputs, then its outputs."""
     batch, channels, height, width = value.shape

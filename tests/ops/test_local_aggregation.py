@@ -1,0 +1,325 @@
+"""Local aggregation: the reference against its formula, and every other way against the reference.
+
+As a program, with TRITON_INTERPRET=1, this checks the Triton kernels on a CPU.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmcontnet.analysis.complexity import count
+from mmcontnet.ops import local_aggregation
+
+# The package gives the function this name.
+MODULE = import_module('mmcontnet.ops.local_aggregation')
+
+Case = tuple[tuple[int, int, int, int], int, int, int]
+
+# (B, C, H, W), G, kernel size, dilation: CoTNeXt's widths, odd sizes, maps smaller than the kernel.
+CASES: list[Case] = [
+    ((2, 12, 5, 7), 3, 3, 1),
+    ((1, 96, 6, 5), 12, 3, 2),
+    ((1, 192, 2, 3), 24, 3, 1),
+    ((2, 8, 9, 4), 1, 5, 2),
+    ((1, 10, 8, 3), 5, 7, 1),
+    ((3, 4, 1, 1), 4, 3, 1),
+    ((1, 6, 4, 4), 2, 1, 1),
+    ((0, 6, 4, 4), 2, 3, 1),
+]
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    'contiguous': Tensor.contiguous,
+    'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last),
+    # CoTNeXt aggregates its channels in two halves.
+    'half of channels_last': lambda x: (
+        torch.cat([x, x], 1).contiguous(memory_format=torch.channels_last).chunk(2, 1)[1]
+    ),
+    'transposed': lambda x: x.mT.contiguous().mT,
+}
+
+
+def make_inputs(
+    case: Case, layout: str = 'contiguous', device: str = 'cpu', dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    (b, c, h, w), groups, kernel_size, _ = case
+    shapes = (b, c, h, w), (b, groups * kernel_size**2, h, w)
+    generator = torch.Generator().manual_seed(0)
+    value, weight = (
+        LAYOUTS[layout](torch.randn(s, generator=generator).to(device, dtype)).requires_grad_()
+        for s in shapes
+    )
+    return value, weight
+
+
+def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[Tensor, ...]:
+    out = local_aggregation(*inputs, *case[2:], way=way)
+    # Expanded, as the gradient of a mean is, and exact in every dtype.
+    seed = ((torch.arange(out.shape[1], device=out.device) % 16 - 8) / 8).to(out.dtype)
+    grads = torch.autograd.grad(out, inputs, seed[:, None, None].expand_as(out))
+    for tensor, like in zip((out, *grads), (inputs[0], *inputs), strict=True):
+        assert tensor.dtype == like.dtype
+        assert tensor.shape == like.shape
+    return out, *grads
+
+
+def check_against_the_reference(way: str | None, case: Case, *inputs: Tensor) -> None:
+    actual = values_and_gradients(way, case, *inputs)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected = values_and_gradients('reference', case, *exact)
+    for a, e in zip(actual, expected, strict=True):
+        # fp32 to 1e-5, and half precision to its own rounding: sums are in fp32.
+        half = torch.finfo(a.dtype).eps if a.dtype.itemsize == 2 else 0
+        torch.testing.assert_close(a.double(), e, rtol=1e-5 + half, atol=1e-5)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
+    (b, c, h, w), groups, kernel_size, dilation = case
+    value, weight = make_inputs(case)
+    expected = torch.zeros_like(value)
+    for channel in range(c):
+        for i in range(kernel_size):
+            for j in range(kernel_size):
+                tap = weight[:, (channel % groups) * kernel_size**2 + i * kernel_size + j]
+                for y in range(h):
+                    for x in range(w):
+                        near_y = y + (i - kernel_size // 2) * dilation
+                        near_x = x + (j - kernel_size // 2) * dilation
+                        if 0 <= near_y < h and 0 <= near_x < w:
+                            with torch.no_grad():
+                                expected[:, channel, y, x] += (
+                                    tap[:, y, x] * value[:, channel, near_y, near_x]
+                                )
+    actual = local_aggregation(value, weight, kernel_size, dilation, way='reference')
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('case', CASES)
+def test_the_eager_way_equals_the_reference_in_every_layout(case: Case, layout: str) -> None:
+    check_against_the_reference('eager', case, *make_inputs(case, layout))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('way', ['reference', 'eager'])
+def test_sums_are_in_fp32_whatever_the_dtype(way: str, dtype: torch.dtype) -> None:
+    for case in CASES:
+        check_against_the_reference(way, case, *make_inputs(case, 'channels_last', dtype=dtype))
+
+
+@pytest.mark.parametrize('way', ['reference', 'eager'])
+def test_value_and_weight_may_differ_in_dtype_as_under_autocast(way: str) -> None:
+    value, weight = make_inputs(CASES[0], dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        check_against_the_reference(way, CASES[0], value, weight.bfloat16())
+        check_against_the_reference(way, CASES[0], value.bfloat16(), weight)
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_gradients_equal_finite_differences(layout: str) -> None:
+    for case in CASES[:1] + CASES[3:6]:
+        inputs = make_inputs(case, layout)
+        settings = dict(kernel_size=case[2], dilation=case[3], way='eager')
+        assert torch.autograd.gradcheck(
+            lambda v, w, settings=settings: local_aggregation(v, w, **settings),
+            inputs,
+            fast_mode=True,
+        )
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'half of channels_last'])
+def test_the_output_keeps_the_memory_format(layout: str) -> None:
+    out = local_aggregation(*make_inputs(CASES[0], layout))
+    contiguous = layout == 'contiguous'
+    memory_format = torch.contiguous_format if contiguous else torch.channels_last
+    assert out.is_contiguous(memory_format=memory_format)
+
+
+def test_the_eager_way_keeps_nothing_but_its_inputs_for_backward() -> None:
+    value, weight = make_inputs(CASES[0])
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.data_ptr()), id):
+        local_aggregation(value, weight)
+    assert sorted(kept) == sorted([value.data_ptr(), weight.data_ptr()])
+
+
+def test_the_op_keeps_the_rules_that_compilers_rely_on() -> None:
+    for layout in ('contiguous', 'half of channels_last'):
+        inputs = make_inputs(CASES[0], layout)
+        torch.library.opcheck(torch.ops.mmcontnet.local_aggregation, (*inputs, 3, 1, 'eager'))
+        value, weight = (x.detach() for x in inputs)
+        torch.library.opcheck(
+            torch.ops.mmcontnet.local_aggregation_backward, (value, value, weight, 3, 1, 'eager')
+        )
+
+
+class Aggregation(nn.Module):
+    def forward(self, value: Tensor) -> Tensor:
+        return local_aggregation(value, value[:, :9])
+
+
+@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and mmdeploy's way
+def test_exported_and_compiled_programs_hold_plain_ops_only() -> None:
+    value = torch.randn(1, 12, 5, 7)
+    expected = Aggregation()(value)
+    exported = torch.export.export(Aggregation(), (value,))
+    assert 'mmcontnet' not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(value), expected)
+    traced = torch.jit.trace(Aggregation(), value)
+    assert 'mmcontnet::' not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(value), expected)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
+        graphs.append(str(graph.graph))
+        return graph
+
+    compiled = torch.compile(Aggregation(), backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(value), expected)
+    assert len(graphs) == 1
+    assert 'mmcontnet' not in graphs[0]
+
+
+@pytest.mark.parametrize('way', ['reference', 'eager'])
+def test_compiled_values_and_gradients_equal_the_reference(way: str) -> None:
+    case = CASES[0]
+
+    @torch.compile(backend='aot_eager', fullgraph=True)
+    def aggregate(value: Tensor, weight: Tensor) -> Tensor:
+        return local_aggregation(value, weight, *case[2:], way=way).sin()
+
+    inputs = make_inputs(case, 'channels_last')
+    out = aggregate(*inputs)
+    expected = local_aggregation(*inputs, *case[2:], way='reference').sin()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
+    )
+
+
+def test_multiply_adds_are_counted_on_shapes_alone() -> None:
+    cost = count(Aggregation(), torch.randn(2, 12, 5, 7)).total
+    assert cost.multiply_adds == 2 * 12 * 5 * 7 * 9
+
+
+def chosen_way(device: str, dtype: torch.dtype = torch.float32) -> str:
+    ways: list[str] = []
+    with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE, '_op', lambda *args: ways.append(args[-1]))
+        value = torch.empty(1, 12, 5, 7, device=device, dtype=dtype)
+        local_aggregation(value, value[:, :9])
+    return ways[0]
+
+
+def test_gpus_get_the_kernels_if_triton_is_there_and_takes_the_dtype(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MODULE, '_TRITON', True)
+    assert chosen_way('cpu') == 'eager'
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert chosen_way('cuda', dtype) == 'triton'
+    assert chosen_way('cuda', torch.float64) == 'eager'
+    monkeypatch.setattr(MODULE, '_TRITON', False)
+    assert chosen_way('cuda') == 'eager'
+
+
+def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
+    ops = torch.ops.mmcontnet
+    with FakeTensorMode():
+        value = torch.empty(2, 12, 5, 7, device='cuda').to(memory_format=torch.channels_last)
+        weight = torch.empty(2, 27, 5, 7, device='cuda', dtype=torch.bfloat16)
+        out = local_aggregation(value, weight, way='triton')
+        # Where there is no GPU, autograd refuses even fake tensors on one.
+        grads = ops.local_aggregation_backward(out, value, weight, 3, 1, 'triton')
+    for tensor, like in zip((out, *grads), (value, value, weight), strict=True):
+        assert tensor.shape == like.shape
+        assert tensor.stride() == like.stride()
+        assert tensor.dtype == like.dtype
+        assert tensor.device == like.device
+
+
+@pytest.mark.parametrize(
+    ('value', 'weight', 'settings', 'message'),
+    [
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(kernel_size=2), 'odd kernel sizes .* kernel_size=2'),
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(dilation=0), 'dilation=0'),
+        ((1, 8, 4, 4), (1, 27, 4, 4), {}, r'G divides 8'),
+        ((1, 8, 4, 4), (1, 35, 4, 4), {}, r'\(1, G \* 9, 4, 4\).*got \(1, 35, 4, 4\)'),
+        ((1, 8, 4, 4), (1, 8, 4, 4), {}, r'got \(1, 8, 4, 4\)'),
+        ((1, 8, 4, 4), (1, 36, 4, 5), {}, r'got \(1, 36, 4, 5\)'),
+        ((2, 8, 4, 4), (1, 36, 4, 4), {}, r'\(2, G \* 9, 4, 4\)'),
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(way='cuda'), "'reference', 'eager', 'triton'"),
+    ],
+)
+def test_what_cannot_be_computed_is_named(
+    value: tuple, weight: tuple, settings: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        local_aggregation(torch.randn(value), torch.randn(weight), **settings)
+
+
+def check_kernels(device: str) -> str:
+    # Small maps then have several tiles in every direction, the last of them in part.
+    import_module('mmcontnet.ops.local_aggregation_triton')._TILE = 64
+    case: Case = (1, 6, 3, 5), 3, 3, 1
+    runs: list[tuple[Case, str, tuple[torch.dtype, torch.dtype]]] = [
+        *((case, layout, (torch.float32, torch.float32)) for layout in LAYOUTS),
+        (case, 'channels_last', (torch.float16, torch.float16)),
+        (case, 'channels_last', (torch.bfloat16, torch.bfloat16)),
+        (case, 'contiguous', (torch.bfloat16, torch.float32)),
+        (((1, 18, 2, 5), 9, 3, 1), 'channels_last', (torch.float32, torch.float32)),
+        (((2, 3, 2, 3), 1, 5, 2), 'contiguous', (torch.float32, torch.float32)),
+        (((1, 3, 3, 3), 1, 7, 1), 'channels_last', (torch.float32, torch.float32)),
+        (((0, 6, 4, 4), 2, 3, 1), 'contiguous', (torch.float32, torch.float32)),
+    ]
+    for case, layout, dtypes in runs:
+        inputs = zip(make_inputs(case, layout, device), dtypes, strict=True)
+        check_against_the_reference('triton', case, *(x.to(dtype) for x, dtype in inputs))
+    return f'{len(runs)} comparisons'
+
+
+@pytest.mark.gpu
+def test_the_kernels_equal_the_reference() -> None:
+    check_kernels('cuda')
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('size', [(64, 56), (128, 28), (256, 14), (512, 7)])
+def test_the_kernels_equal_the_reference_at_the_sizes_of_cotnet(size: tuple[int, int]) -> None:
+    channels, side = size
+    case = (4, channels, side, side), channels // 8, 3, 1
+    for layout in ('contiguous', 'channels_last'):
+        inputs = make_inputs(case, layout, 'cuda', torch.float32)
+        check_against_the_reference(None, case, *inputs)
+
+
+@pytest.mark.skipif(not MODULE._TRITON, reason='needs Triton')
+def test_the_kernels_equal_the_reference_in_tritons_interpreter() -> None:
+    env = dict(os.environ, TRITON_INTERPRET='1')
+    run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == '11 comparisons\n'
+
+
+def test_without_triton_the_op_works_and_warns_of_nothing() -> None:
+    program = (
+        "import runpy, sys; sys.modules['triton'] = None\n"
+        "local_aggregation = runpy.run_path(sys.argv[1])['local_aggregation']\n"
+        'import torch; value = torch.ones(1, 8, 4, 4, requires_grad=True)\n'
+        'local_aggregation(value, torch.ones(1, 9, 4, 4)).sum().backward()\n'
+        'print(value.grad.sum())'
+    )
+    command = [sys.executable, '-c', program, MODULE.__file__]
+    run = subprocess.run(command, capture_output=True, text=True)
+    # Of 8 channels with 16 pixels, each is a neighbour of up to 9: of 100 in all.
+    assert (run.returncode, run.stdout, run.stderr) == (0, 'tensor(800.)\n', '')
+
+
+if __name__ == '__main__':
+    print(check_kernels('cpu'))
