@@ -53,7 +53,7 @@ elif args[2] == 'wheel':
     folder = pathlib.Path(args[-1])
     folder.mkdir()
     (folder / 'mmcv.whl').write_text(state['torch'])
-elif args[-1].endswith('setup.txt'):
+elif args[-1].endswith(('setup.txt', 'upstream.txt')):
     state['torch'] = pathlib.Path(args[-1]).read_text()
 elif args[-1].endswith('.whl'):
     state['mmcv'] = pathlib.Path(args[-1]).read_text()
@@ -234,6 +234,22 @@ def test_missing_compiler_is_told_before_the_long_work(world, ensure) -> None:
     with pytest.raises(setup_env.SetupError, match=r'install g\+\+'):
         ensure()
     assert world.calls.read_text() == ''
+
+
+def test_upstreams_environment_compiles_nothing_and_is_found_again(world, monkeypatch) -> None:
+    (world.root / 'requirements' / 'upstream.txt').write_text('2.4.1')
+    (world.base.parent / 'g++').unlink()
+    monkeypatch.setattr(setup_env.sys, '_base_executable', str(world.base), raising=False)
+    for name, value in world.env.items():
+        monkeypatch.setenv(name, value)
+    for calls in (['-m venv', 'upstream.txt'], []):
+        world.calls.write_text('')
+        python = setup_env.make(setup_env.UpstreamEnvironment, world.root)
+        assert python == str(world.root / '.venv-upstream' / 'bin' / 'python')
+        assert all(call in world.calls.read_text() for call in calls)
+        assert 'mmcv' not in world.calls.read_text() and ' -e ' not in world.calls.read_text()
+    assert world.calls.read_text() == '' and not world.venv.exists()
+    assert 'torch": "2.4.1' in (world.root / '.venv-upstream' / 'state.json').read_text()
 
 
 def test_too_little_space_is_told_before_the_long_work(world, ensure, monkeypatch) -> None:

@@ -7,7 +7,10 @@ gets the path of the interpreter to use and nothing else; progress and errors go
 mmcv is not in the ordinary requirements: its operators must be compiled against the torch that is
 there. That takes minutes, so the wheel is kept in `~/.cache/mmcontnet/wheels`, by torch version.
 
-Each step is written down in `.venv/mmcontnet.json` once it is done, so that a set-up may be killed
+With --upstream it makes a second environment, `.venv-upstream`, for the tests of what must also run
+under upstream's mmengine and mmcv-lite, which are not maintained any more, and an older torch.
+
+Each step is written down in `mmcontnet.json` there once it is done, so that a set-up may be killed
 at any moment: the next start sees what is missing. Environment variables:
 
     MMCONTNET_CPU_ONLY=1  do not compile for the GPU, even if torch sees one
@@ -37,6 +40,7 @@ from typing import Any
 
 MODULES = ['torch', 'torchvision', 'mmengine', 'mmcv.ops', 'mmdet', 'mmseg', 'mmpretrain']
 DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy']
+UPSTREAM_MODULES = ['torch', 'mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 GB = 1024**3
 ENVIRONMENT_GB = 10  # 8 of packages (torch brings CUDA's libraries), the rest to download and build
 JOB = 1.5 * GB  # what one compiler takes on mmcv's larger files
@@ -159,18 +163,25 @@ def check_build_tools(facts: Facts, env: Mapping[str, str]) -> None:
 class Environment:
     """`.venv` in a repository `root`, made with the interpreter `base`."""
 
+    folder = '.venv'
+    requirements = 'setup.txt'
+    modules = MODULES
+    dev_modules = DEV_MODULES
+    size_gb = 8
+    with_mmcv = True  # compiled, and mmcontnet installed beside it
+
     def __init__(self, root: Path, base: str, env: Mapping[str, str], lock: int) -> None:
         """Take the environment variables `env`, and `lock`, a file descriptor held meanwhile."""
         self.root, self.base, self.lock = root, base, lock
         self.env = {k: v for k, v in env.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
         if env.get('MMCONTNET_CPU_ONLY') == '1':
             self.env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
-        self.venv = root / '.venv'
+        self.venv = root / self.folder
         self.python = self.venv / 'bin' / 'python'
         self.marker = self.venv / 'mmcontnet.json'
         self.log = self.venv / 'mmcontnet.log'
-        requirements = root / 'requirements'
-        self.setup_txt, self.mmcv_txt = requirements / 'setup.txt', requirements / 'mmcv.txt'
+        self.setup_txt = root / 'requirements' / self.requirements
+        self.mmcv_txt = root / 'requirements' / 'mmcv.txt'
         self.digest = hashlib.sha256(self.setup_txt.read_bytes()).hexdigest()
         self.mmcv = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         cache = env.get('XDG_CACHE_HOME') or Path(env.get('HOME') or Path.home(), '.cache')
@@ -188,9 +199,26 @@ class Environment:
         if reason := self.why_start_over():
             self.start_over(reason)
         elif self.done['requirements'] != self.digest:
-            say('the requirements have changed: updating .venv')
+            say(f'the requirements have changed: updating {self.folder}')
             self.install_requirements()
 
+        if self.with_mmcv:
+            self.ensure_mmcv()
+
+        if not self.done.get('whole'):
+            if self.with_mmcv:
+                options = ['--no-deps', '--no-build-isolation', '-e', self.root]
+                command = [self.python, '-m', 'pip', 'install', *options]
+                self.run('installing mmcontnet', *command)
+            facts = probe(self.python, self.modules + self.dev_modules, self.env)
+            for name, problem in facts.missing.items():
+                made = f'{self.folder} is made'
+                raise SetupError(f'{made}, but {name} cannot be imported: {problem}')
+            self.record(whole=True)
+            say(f'{self.folder} is ready ({time.monotonic() - started:.0f} s)')
+
+    def ensure_mmcv(self) -> None:
+        """Install mmcv if it is not there or does not go with the torch that is."""
         if self.done.get('mmcv') == self.mmcv:
             facts = probe(self.python, ['torch', 'mmcv.ops'], self.env)
             if 'torch' in facts.missing:
@@ -201,25 +229,17 @@ class Environment:
         if self.done.get('mmcv') != self.mmcv:
             self.install_mmcv()
 
-        if not self.done.get('whole'):
-            command = ['-m', 'pip', 'install', '--no-deps', '--no-build-isolation', '-e', self.root]
-            self.run('installing mmcontnet', self.python, *command)
-            facts = probe(self.python, MODULES + DEV_MODULES, self.env)
-            for name, problem in facts.missing.items():
-                raise SetupError(f'.venv is made, but {name} cannot be imported: {problem}')
-            self.record(whole=True)
-            say(f'.venv is ready ({time.monotonic() - started:.0f} s)')
-
     def is_foreign(self) -> bool:
-        """Whether someone else made `.venv`: it may be used if it is complete, never changed."""
+        """Whether someone else made the folder: it may be used if it is complete, never changed."""
         if not self.venv.exists():
             return False
         if all(path.name.startswith('mmcontnet.') for path in self.venv.iterdir()):
             return False  # empty, or killed before or while the first marker was written
         if self.marker.exists():
             return False
-        facts = probe(self.python, MODULES, self.env) if self.python.exists() else Facts()
-        lacking = [*facts.missing, *filter(None, [mmcv_problem('', facts)])]
+        facts = probe(self.python, self.modules, self.env) if self.python.exists() else Facts()
+        problem = mmcv_problem('', facts) if self.with_mmcv else ''
+        lacking = [*facts.missing, *filter(None, [problem])]
         for name in lacking if facts.tag else ['a Python']:
             raise SetupError(
                 f'{self.venv} was not made by this script and lacks {name}: move it away, or '
@@ -230,16 +250,16 @@ class Environment:
     def why_start_over(self) -> str:
         """What forbids to build on what is there; '' if nothing does."""
         if not self.marker.exists():
-            return 'there is no .venv yet'
+            return f'there is no {self.folder} yet'
         if not self.done.get('requirements'):
             return 'an earlier set-up did not get to its end'
         if self.done.get('root') != str(self.root):
             return f'the repository was in {self.done.get("root")} before'
-        return '' if self.python.exists() else 'the Python that .venv rests on is gone'
+        return '' if self.python.exists() else f'the Python that {self.folder} rests on is gone'
 
     def start_over(self, reason: str) -> None:
-        """Make `.venv` from nothing, up to the point where only mmcv is missing."""
-        say(f'{reason}: making .venv with {self.base}')
+        """Make the environment from nothing, up to the point where only mmcv is missing."""
+        say(f'{reason}: making {self.folder} with {self.base}')
         self.make_venv()
         self.install_requirements()
 
@@ -251,7 +271,7 @@ class Environment:
         partial.replace(self.marker)
 
     def make_venv(self) -> None:
-        """Make an empty `.venv`, in the place of what an earlier set-up left."""
+        """Make an empty environment, in the place of what an earlier set-up left."""
         self.venv.mkdir(exist_ok=True)
         self.done = {}
         self.record(root=str(self.root))  # first of all: what follows is ours, and not whole
@@ -264,19 +284,19 @@ class Environment:
         if free < ENVIRONMENT_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {ENVIRONMENT_GB} GB needed')
         facts = probe(self.base, [], self.env)
-        if not any(self.wheels.glob(f'mmcv-{self.mmcv}-*-{facts.tag}-*/*.whl')):
+        if self.with_mmcv and not any(self.wheels.glob(f'mmcv-{self.mmcv}-*-{facts.tag}-*/*.whl')):
             check_build_tools(facts, self.env)
         try:
-            self.run('making .venv', self.base, '-m', 'venv', self.venv)
+            self.run(f'making {self.folder}', self.base, '-m', 'venv', self.venv)
         except SetupError as error:
             hint = 'it needs its venv module (python3-venv on Debian)'
-            raise SetupError(f'{self.base} cannot make .venv: {hint}; {error}') from None
+            raise SetupError(f'{self.base} cannot make {self.folder}: {hint}; {error}') from None
 
     def install_requirements(self) -> None:
         """Install all but mmcv; with uv, which takes a tenth of pip's time, if it can be had."""
         self.record(requirements='', whole=False)
         what = 'installing PyTorch and the OpenMMLab packages'
-        say(f'{what} (about 8 GB)')
+        say(f'{what} ({self.size_gb} GB)')
         pip_install = [self.python, '-m', 'pip', 'install']
         uv = shutil.which('uv', path=self.env.get('PATH'))
         try:
@@ -378,6 +398,17 @@ class Environment:
                 raise SetupError(f'{what} failed: {reason} (log: {self.log})')
 
 
+class UpstreamEnvironment(Environment):
+    """`.venv-upstream`: mmcv-lite has nothing to compile, and mmcontnet is not installed."""
+
+    folder = '.venv-upstream'
+    requirements = 'upstream.txt'
+    modules = UPSTREAM_MODULES
+    dev_modules = []
+    size_gb = 5
+    with_mmcv = False
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int]:
     """Hold `path` against other set-ups of this repository."""
@@ -411,21 +442,32 @@ def interpreter(root: Path, modules: list[str]) -> str:
         if not problems:
             return sys.executable
         say(f'{sys.executable} is not used: {problems[0]}')
-    base = getattr(sys, '_base_executable', sys.executable)  # `.venv` must not rest on itself
-    with locked(root / '.venv.lock') as lock:
-        environment = Environment(root, base, os.environ, lock)
+    return make(Environment, root)
+
+
+def make(kind: type[Environment], root: Path) -> str:
+    """The interpreter of an environment that is made if need be."""
+    base = getattr(sys, '_base_executable', sys.executable)  # it must not rest on itself
+    with locked(root / f'{kind.folder}.lock') as lock:
+        environment = kind(root, base, os.environ, lock)
         environment.ensure()
     return str(environment.python)
 
 
 def main() -> int:
     """Print the interpreter, or one line on what is in the way."""
-    parser = argparse.ArgumentParser(description='Make the environment; print its interpreter.')
+    parser = argparse.ArgumentParser(description='Make an environment; print its interpreter.')
     parser.add_argument('--dev', action='store_true', help='with what tests and lint need')
-    modules = MODULES + (DEV_MODULES if parser.parse_args().dev else [])
+    parser.add_argument('--upstream', action='store_true', help="upstream's mmengine and mmcv-lite")
+    args = parser.parse_args()
+    root = Path(__file__).resolve().parent.parent
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(interpreter(Path(__file__).resolve().parent.parent, modules))
+        if args.upstream:
+            check_python(sys.version_info[:2])
+            print(make(UpstreamEnvironment, root))
+        else:
+            print(interpreter(root, MODULES + DEV_MODULES * args.dev))
     except SetupError as error:
         say(f'setup_env: {error}')
     except KeyboardInterrupt:
