@@ -90,7 +90,7 @@ class InvertedResidualFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         x = self.expand_norm(F.gelu(self.expand(x)))
-        x = self.depthwise_norm(F.gelu(self.depthwise(x) + x))
+        x = self.depthwise_norm(F.gelu(self.depthwise(x).add_(x)))
         return self.project_norm(self.project(x))
 
 
@@ -132,7 +132,8 @@ class CMTBlock(nn.Module):
         Returns:
             (B, C, H, W), channels-last.
         """
-        x = (x + self.local(x)).permute(0, 2, 3, 1)
-        x = x + self.drop_path(self.attention(self.norm1(x), bias, columns))
+        # Sums go into tensors that nothing else needs: on a CPU new memory costs as much as adding.
+        x = self.local(x).add_(x).permute(0, 2, 3, 1)
+        x = self.drop_path(self.attention(self.norm1(x), bias, columns)).add_(x)
         ffn = self.ffn(self.norm2(x).permute(0, 3, 1, 2))
-        return x.permute(0, 3, 1, 2) + self.drop_path(ffn)
+        return self.drop_path(ffn).add_(x.permute(0, 3, 1, 2))

@@ -31,15 +31,25 @@ def attention(
     if max_batch is None and q.is_cuda:
         max_batch = MAX_CUDA_BATCH
     if bias is not None:
-        # A parameter is fp32 where autocast made the queries something else. Four dimensions, as
-        # the fused kernels ask for.
-        bias = bias.to(q.dtype)[None]
+        # A parameter is fp32 where autocast made the queries something else.
+        bias = bias.to(q.dtype)
+        if q.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled():
+            return _plain_attention(q, k, v, bias)
+        # The CPU's fused kernel refuses a parameter even where no gradient is recorded, and all of
+        # them ask for four dimensions.
+        bias = (bias if torch.is_grad_enabled() else bias.detach())[None]
     windows, heads = q.shape[:2]
     if max_batch is None or windows * heads <= max_batch:
         return F.scaled_dot_product_attention(q, k, v, bias)
     chunk = max(1, max_batch // heads)
     parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*part, bias) for part in parts])
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Write attention out: PyTorch does so for a bias with a gradient, with more steps between."""
+    logits = (q * q.shape[-1] ** -0.5 @ k.mT).add_(bias)
+    return logits.softmax(dim=-1) @ v
 
 
 def low_rank_biased_attention(
