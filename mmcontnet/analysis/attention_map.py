@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..engine import UserError
-from ..layers import PatchEncoder
+from ..layers import LightweightAttention, PatchEncoder
 from ..ops import pad_to_multiple, partition_patches
 
 #: Where in the photograph the query is: x and y as parts of its width and height.
@@ -126,10 +126,46 @@ def _read_patch_encoder(
         handle.remove()
 
 
+@contextmanager
+def _read_lightweight_attention(
+    layer: LightweightAttention, name: str, place: Place, maps: list[AttentionMap]
+) -> Iterator[None]:
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        seen[module] = out[0]  # (rows, columns, C)
+
+    def read(module: nn.Module, args: tuple[Tensor, Tensor, Tensor | None], out: Tensor) -> None:
+        tokens, bias, factor = args
+        h, w = tokens.shape[1:3]
+        row, column = int(place[1] * h), int(place[0] * w)
+        keys = seen[layer.k]
+        rows, columns = keys.shape[:2]
+        q = seen[layer.q][row, column].reshape(layer.num_heads, -1, 1)
+        k = keys.reshape(rows * columns, layer.num_heads, -1).transpose(0, 1)
+        added = bias[:, row * w + column]
+        logits = (k @ q)[..., 0] / q.shape[1] ** 0.5
+        logits = logits + (added if factor is None else added @ factor.mT)
+        weights = logits.softmax(-1).reshape(-1, rows, columns).cpu()
+        # The last keys may reach over the edge.
+        box = (0.0, 0.0, columns * layer.reduction / w, rows * layer.reduction / h)
+        maps.append(AttentionMap(name, weights, box))
+
+    handles = [
+        layer.q.register_forward_hook(keep),
+        layer.k.register_forward_hook(keep),
+        layer.register_forward_hook(read),
+    ]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
 #: How to read each kind of layer: a context in which it appends its map when it runs. A family with
 #: another kind adds it here.
 READERS: dict[type[nn.Module], Callable[..., AbstractContextManager[None]]] = {
-    PatchEncoder: _read_patch_encoder
+    LightweightAttention: _read_lightweight_attention,
+    PatchEncoder: _read_patch_encoder,
 }
 
 

@@ -1,6 +1,6 @@
 """The papers' building blocks: modules with parameters, one concept a file."""
 
-from .cmt import CMTBlock
+from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
@@ -13,6 +13,7 @@ __all__ = [
     'AxialPositionEncoding',
     'CMTBlock',
     'CoTLayer',
+    'LightweightAttention',
     'PatchEncoder',
     'PositionBias',
     'RelativePositionBias',

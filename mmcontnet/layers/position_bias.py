@@ -56,10 +56,11 @@ class PositionBias(nn.Module):
         """
         table = self.table
         native = (self.side, self.side)
-        cpu = table.device.type == 'cpu'
-        if size == native and cpu:
+        if size == native and not table.is_cuda:
             return table, None
-        if not cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if table.is_meta:  # for counts, where interpolation is free: nobody counts an FPN's either
+            return table.new_empty(len(table), math.prod(size), self._keys(size)), None
+        if table.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
             self._cached = None
             return self._factors(table, native, size)
         if self._cached is not None:
@@ -78,8 +79,10 @@ class PositionBias(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if self.resize == 'spatial':
             return resize_spatial(table, native, self.reduction, size)
-        keys = math.prod(math.ceil(n / self.reduction) for n in size)
-        return resize_matrix(table, (math.prod(size), keys))
+        return resize_matrix(table, (math.prod(size), self._keys(size)))
+
+    def _keys(self, size: tuple[int, int]) -> int:
+        return math.prod(math.ceil(n / self.reduction) for n in size)
 
     def _load_from_state_dict(
         self,

@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from mmcontnet.analysis.attention_map import AttentionMap, attention_maps
-from mmcontnet.backbones import ConTNet
+from mmcontnet.backbones import CMT, ConTNet
 from mmcontnet.layers import PatchEncoder, patch_encoder
 from mmcontnet.ops import pad_to_multiple, partition_patches
 
+from ..backbones import small
 from ..inprocess import run_tool
 from ..integration.configs import ARCH
 from .test_receptive_field import photograph, write_network
@@ -81,9 +82,39 @@ def test_maps_are_the_softmax_of_the_query_over_its_patch(
         assert seen > 0
 
 
-def test_looking_changes_nothing() -> None:
+@pytest.mark.parametrize('size', [(64, 64), (90, 130)])
+def test_cmts_maps_are_the_softmax_over_all_keys(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    backbone = ConTNet(arch=ARCH).eval()
+    backbone = CMT(small.CMT).eval()
+    image, place = torch.randn(1, 3, *size), (0.62, 0.35)
+    calls: list[tuple] = []
+    for stage in backbone.stages:
+        for block in stage.blocks:
+            block.attention.register_forward_pre_hook(lambda m, args: calls.append((m, args)))
+    maps = attention_maps(backbone, image, place)
+    assert [m.layer for m in maps][:2] == [
+        'stages.0.blocks.0.attention',
+        'stages.1.blocks.0.attention',
+    ]
+    for attention, (layer, (tokens, bias, columns)) in zip(maps, calls, strict=True):
+        assert columns is None  # inference on a CPU has the whole bias
+        h, w = tokens.shape[1:3]
+        source = tokens
+        if layer.reduce is not None:
+            source = pad_to_multiple(tokens.permute(0, 3, 1, 2), layer.reduction)
+            source = layer.reduce(source).permute(0, 2, 3, 1)
+        q = layer.q(tokens)[0].flatten(0, 1).unflatten(1, (layer.num_heads, -1)).transpose(0, 1)
+        k = layer.k(source)[0].flatten(0, 1).unflatten(1, (layer.num_heads, -1)).transpose(0, 1)
+        weights = (q @ k.mT / q.shape[-1] ** 0.5 + bias).softmax(-1)
+        query = int(place[1] * h) * w + int(place[0] * w)
+        torch.testing.assert_close(attention.weights.flatten(1), weights[:, query])
+        rows, columns = attention.weights.shape[1:]
+        assert attention.box == (0, 0, columns * layer.reduction / w, rows * layer.reduction / h)
+
+
+@pytest.mark.parametrize('backbone', [ConTNet(arch=ARCH), CMT(small.CMT)], ids=['ConTNet', 'CMT'])
+def test_looking_changes_nothing(backbone: torch.nn.Module) -> None:
+    backbone.eval()
     image = torch.randn(1, 3, 64, 64)
     before = backbone(image)
     attention_maps(backbone, image, (0.5, 0.5))

@@ -6,14 +6,18 @@ from functools import partial
 import pytest
 import torch
 
-from mmcontnet.backbones import ConTNet
+from mmcontnet.backbones import CMT, ConTNet, CoTNet
 from mmcontnet.backbones.base import HybridBackbone
+
+from . import small
 
 BACKBONES = {
     'ConTNet': partial(ConTNet, 'ti'),
     'ConTNet, dense prediction': partial(
         ConTNet, 'ti', downsample='pool', output_stride=8, pos_encoding='relative', pre_norm=True
     ),
+    'CMT': partial(CMT, small.CMT),
+    'CoTNet': partial(CoTNet, small.COTNET),
 }
 every_backbone = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBONES)
 # Neither side is a multiple of patches or windows in any stage.
