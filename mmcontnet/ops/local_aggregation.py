@@ -2,8 +2,8 @@
 
 Three ways to compute it, all of which sum in fp32 (fp64 for fp64) whatever the inputs are:
 
-- ``'reference'``: plain differentiable ops. What compilers and exporters see, except for CUDA under
-  ``torch.compile``; on a CPU Inductor makes one loop of it.
+- ``'reference'``: plain differentiable ops, for exporters. Not for ``torch.compile``: what it makes
+  of them is faster on CPUs where groups are many, and much slower where they are few.
 - ``'eager'``: with a backward of its own that keeps the inputs only. For CPUs, for fp64, and for
   GPUs without Triton.
 - ``'triton'``: one kernel forward and one backward, which read and write everything once. For GPUs.
@@ -84,7 +84,7 @@ def _choose_way(value: Tensor, weight: Tensor) -> str:
         return 'reference'
     if value.is_cuda and _TRITON and {value.dtype, weight.dtype} <= set(_TRITON_DTYPES):
         return 'triton'
-    return 'reference' if torch.compiler.is_compiling() else 'eager'
+    return 'eager'
 
 
 def _sum_dtype(value: Tensor, weight: Tensor) -> torch.dtype:

@@ -30,6 +30,7 @@ CASES: list[Case] = [
     ((2, 8, 9, 4), 1, 5, 2),
     ((1, 10, 8, 3), 5, 7, 1),
     ((3, 4, 1, 1), 4, 3, 1),
+    ((1, 4, 3, 2), 2, 3, 4),
     ((1, 6, 4, 4), 2, 1, 1),
     ((0, 6, 4, 4), 2, 3, 1),
 ]
@@ -123,7 +124,7 @@ def test_value_and_weight_may_differ_in_dtype_as_under_autocast(way: str) -> Non
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 def test_gradients_equal_finite_differences(layout: str) -> None:
-    for case in CASES[:1] + CASES[3:6]:
+    for case in CASES[:1] + CASES[3:7]:
         inputs = make_inputs(case, layout)
         settings = dict(kernel_size=case[2], dilation=case[3], way='eager')
         assert torch.autograd.gradcheck(
@@ -165,7 +166,7 @@ class Aggregation(nn.Module):
 
 
 @pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and mmdeploy's way
-def test_exported_and_compiled_programs_hold_plain_ops_only() -> None:
+def test_exported_programs_hold_plain_ops_only() -> None:
     value = torch.randn(1, 12, 5, 7)
     expected = Aggregation()(value)
     exported = torch.export.export(Aggregation(), (value,))
@@ -174,16 +175,6 @@ def test_exported_and_compiled_programs_hold_plain_ops_only() -> None:
     traced = torch.jit.trace(Aggregation(), value)
     assert 'mmcontnet::' not in str(traced.inlined_graph)
     torch.testing.assert_close(traced(value), expected)
-    graphs = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
-        graphs.append(str(graph.graph))
-        return graph
-
-    compiled = torch.compile(Aggregation(), backend=backend, fullgraph=True)
-    torch.testing.assert_close(compiled(value), expected)
-    assert len(graphs) == 1
-    assert 'mmcontnet' not in graphs[0]
 
 
 @pytest.mark.parametrize('way', ['reference', 'eager'])
