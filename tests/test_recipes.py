@@ -12,31 +12,35 @@ from torch import nn
 from mmcontnet.layers import PatchEncoder
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def settings(cfg: Config) -> tuple[nn.Module, dict[str, tuple[float, float]]]:
-    """Build model and optimizer; return (learning rate, weight decay) of every parameter."""
+    """Build model and optimizer; return (learning rate, weight decay) of what is not frozen."""
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
         model = MODELS.build(cfg.model)
         groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
     by_id = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
-    return model, {name: by_id[id(p)] for name, p in model.named_parameters()}
+    return model, {n: by_id[id(p)] for n, p in model.named_parameters() if p.requires_grad}
 
 
-def undecayed(model: nn.Module) -> set[str]:
-    """Names of norms' parameters, biases, position encodings and relative position bias tables."""
-    norms = {
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of norms' parameters."""
+    return {
         f'{prefix}.{name}'
         for prefix, module in model.named_modules()
         if isinstance(module, NORMS)
         for name, _ in module.named_parameters(recurse=False)
     }
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Names of norms' parameters, biases, position encodings and relative position bias tables."""
     names = {name for name, _ in model.named_parameters()}
     last = {name: name.rsplit('.', 1)[1] for name in names}
     encodings = {'row', 'column', 'sequence', 'relative_position_bias_table', 'table'}
-    return norms | {name for name in names if last[name] in {'bias', *encodings}}
+    return norm_parameters(model) | {name for name in names if last[name] in {'bias', *encodings}}
 
 
 IMAGENET = sorted(path.name for path in CONFIGS.glob('cont_*_in1k.py'))
@@ -152,3 +156,32 @@ def test_detectors_with_cmt_have_the_rates_of_pvt(method: str, schedule: str) ->
     assert (
         cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == (12 if schedule == '1x' else 36)
     )
+
+
+@pytest.mark.parametrize(
+    ('config', 'decay', 'epochs'),
+    [('cotnet50_8xb64_in1k.py', 1e-4, 100), ('cotnet50_advanced_8xb64_in1k.py', 4e-5, 350)],
+)
+def test_cotnet_learns_at_one_rate_and_decays_all_but_norms_and_biases(
+    config: str, decay: float, epochs: int
+) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    assert cfg.train_cfg.max_epochs == epochs
+    (ema,) = cfg.custom_hooks
+    assert ema.momentum == pytest.approx(1e-4)  # mmengine's is one minus the decay
+    model, found = settings(cfg)
+    without = undecayed(model)
+    for name, rates in found.items():
+        assert rates == pytest.approx((0.2, 0 if name in without else decay)), name
+
+
+@pytest.mark.parametrize('arch', ['cotnet50', 'se_cotnetd50'])
+def test_detectors_with_cotnet_decay_biases_but_no_norm(arch: str) -> None:
+    cfg = Config.fromfile(CONFIGS / f'cascade_mask_rcnn_{arch}_fpn_1x_coco.py')
+    model, found = settings(cfg)
+    norms = norm_parameters(model)
+    for name, _ in model.named_parameters():
+        if name.startswith(('backbone.stem.', 'backbone.stages.0.')):
+            assert name not in found
+        else:
+            assert found[name] == (0.02, 0 if name in norms else 1e-4), name
