@@ -7,6 +7,8 @@ from textwrap import dedent
 
 import pytest
 
+from mmcontnet.engine import load_config
+
 from ..backbones import small
 from ..preparation import run_for_real
 from .cli import ROOT, run
@@ -113,3 +115,42 @@ def test_a_narrow_cmt_tells_digits_apart_after_an_epoch(folder: Path) -> None:
     )
     # Of 1,000 digits that it has not seen. One in ten would be chance.
     assert train_and_test(config, folder)['accuracy/top1'] > 50
+
+
+def test_faster_rcnn_with_cotnet_learns_from_tree_crowns_in_one_process(folder: Path) -> None:
+    config = folder / 'crowns.py'
+    config.write_text(
+        dedent(
+            f"""
+            _base_ = {str(ROOT / 'configs/faster_rcnn_cotnet50_fpn_1x_coco.py')!r}
+            model = dict(
+                backbone=dict(init_cfg=None, frozen_stages=-1,
+                              arch=dict(_delete_=True, **{small.COTNET!r})),
+                neck=dict(in_channels=[32, 64, 96, 128], out_channels=32),
+                rpn_head=dict(in_channels=32, feat_channels=32),
+                roi_head=dict(
+                    bbox_roi_extractor=dict(out_channels=32),
+                    bbox_head=dict(in_channels=32, conv_out_channels=32, fc_out_channels=32,
+                                   num_classes=1)),
+                test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=10)))
+            train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+            train_pipeline[2].update(scale=[(267, 128), (267, 160)])
+            test_pipeline[1].update(scale=(267, 160))
+            loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+            data = dict(data_root='data/tree_crowns', metainfo=dict(classes=('tree',)), indices=4)
+            train_dataloader = dict(**loader, dataset=dict(
+                **data, ann_file='annotations/train.json', data_prefix=dict(img='train/'),
+                pipeline=train_pipeline))
+            val_dataloader = dict(**loader, dataset=dict(
+                **data, ann_file='annotations/val.json', data_prefix=dict(img='val/'),
+                pipeline=test_pipeline))
+            test_dataloader = val_dataloader
+            val_evaluator = dict(ann_file='data/tree_crowns/annotations/val.json')
+            test_evaluator = val_evaluator
+            train_cfg = dict(max_epochs=1)
+            """
+        )
+    )
+    # SyncBN, which the config asks for, needs several.
+    assert load_config(str(config)).sync_bn == 'torch'
+    assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
