@@ -14,9 +14,15 @@ if [ "${1-}" = --upstream ]; then
     shift
     source tools/_env.sh --upstream
     if [ $# -eq 0 ]; then
-        needs_mmdet=tests/test_registration.py::test_the_readmes_config
+        # Left out: what needs mmdet, and, of PyTorch 2.4 without a GPU, counting on fake tensors,
+        # fake CUDA tensors, and Triton 3.0's interpreter, which lacks a product of constants.
+        ops=tests/ops/test_local_aggregation.py
         set -- tests/backbones tests/layers tests/ops tests/weights/test_convert.py \
-            tests/test_registration.py --deselect "$needs_mmdet"
+            tests/test_registration.py \
+            --deselect tests/test_registration.py::test_the_readmes_config \
+            --deselect "$ops::test_multiply_adds_are_counted_on_shapes_alone" \
+            --deselect "$ops::test_gpus_get_the_kernels" \
+            --deselect "$ops::test_the_kernels_equal_the_reference_in_tritons_interpreter"
     fi
 else
     source tools/_env.sh --dev
