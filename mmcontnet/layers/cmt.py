@@ -7,6 +7,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops import attention, low_rank_biased_attention, pad_to_multiple
+from .linear import Linear
 
 
 class LightweightAttention(nn.Module):
@@ -25,10 +26,10 @@ class LightweightAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.reduction = reduction
-        self.q = nn.Linear(embed_dims, embed_dims)
-        self.k = nn.Linear(embed_dims, embed_dims)
-        self.v = nn.Linear(embed_dims, embed_dims)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.q = Linear(embed_dims, embed_dims)
+        self.k = Linear(embed_dims, embed_dims)
+        self.v = Linear(embed_dims, embed_dims)
+        self.proj = Linear(embed_dims, embed_dims)
         self.reduce = None
         if reduction > 1:
             self.reduce = nn.Sequential(

@@ -1,12 +1,14 @@
 """Functions without parameters."""
 
 from .attention import attention, low_rank_biased_attention
+from .linear import linear
 from .local_aggregation import local_aggregation
 from .patches import merge_patches, pad_to_multiple, partition_patches
 from .position_bias import resize_matrix, resize_spatial
 
 __all__ = [
     'attention',
+    'linear',
     'local_aggregation',
     'low_rank_biased_attention',
     'merge_patches',
