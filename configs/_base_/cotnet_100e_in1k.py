@@ -10,7 +10,8 @@ _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32_pil_bicubic.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-train_dataloader = dict(batch_size=64)
+# CoTNet's layers cannot train on a last batch of one image.
+train_dataloader = dict(batch_size=64, drop_last=True)
 val_dataloader = dict(batch_size=64)
 test_dataloader = val_dataloader
 

@@ -11,6 +11,13 @@ custom_imports = dict(imports=['mmcontnet'], allow_failed_imports=False)
 bn = dict(type='BN', requires_grad=True)
 # Makes SyncBN of every BatchNorm where several GPUs train. One process keeps BatchNorm by itself;
 # for several without SyncBN: --cfg-options sync_bn=None
+#
+# CoTNet's layers weigh channels by an image's mean, through a BatchNorm that one image alone cannot
+# train. Without SyncBN leave out the last batch where a process has an odd number of images:
+#   --cfg-options train_dataloader.batch_sampler=None train_dataloader.drop_last=True
+# (not batch_sampler.drop_last, with which mmdet's sampler gives processes unequal numbers of
+# batches, and they wait for each other), or train one image at a time with
+#   --cfg-options train_dataloader.batch_size=1 model.backbone.norm_eval=True
 sync_bn = 'torch'
 cotnet50 = dict(
     type='CoTNet',
