@@ -1,6 +1,6 @@
 # SE-CoTNetD-152 on ImageNet-1k at 320 x 320, advanced training (CoTNet, section 4.1), 8 GPUs x 64
 # images. The paper reports: 84.6 % top-1 (table 4).
-# Parameters and multiply-adds: 55.78M and 24.13G here, 55.8M and 26.5G in the paper.
+# Parameters and multiply-adds: 55.78M and 26.32G here, 55.8M and 26.5G in the paper.
 _base_ = './se_cotnetd152_advanced_8xb64_in1k.py'
 
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline

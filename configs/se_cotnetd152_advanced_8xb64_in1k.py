@@ -1,7 +1,7 @@
 # SE-CoTNetD-152 on ImageNet-1k, advanced training (CoTNet, section 4.1), 8 GPUs x 64 images.
 # The paper reports: 84.0 % top-1 (table 4). It prints a resolution of 224, but the multiply-adds of
 # 256, which is the size of the released recipe, and of this one.
-# Parameters and multiply-adds: 55.78M and 15.45G here, 55.8M and 17.0G in the paper.
+# Parameters and multiply-adds: 55.78M and 16.85G here, 55.8M and 17.0G in the paper.
 _base_ = './_base_/cotnet_advanced_350e_in1k.py'
 
 model = dict(backbone=dict(arch='se-d152', drop_path_rate=0.15))

@@ -1,8 +1,9 @@
 """Convert an author's checkpoint into one that mmpretrain, mmdet and mmseg load.
 
 The family, the arch and its options are recognised from keys and shapes, and printed: your config's
-backbone needs the same. (A ConTNet with pre_norm=True has the same tensors as one without it, so
-only you can tell whether yours was trained so.) Use the result as
+backbone needs the same. (Of a ConTNet two things leave no trace in
+its tensors, so only you can tell: pre_norm, and patch_sizes unless each patch has an encoding.)
+Use the result as
     init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
 in a detector's backbone, or as load_from of a classification config.
 """

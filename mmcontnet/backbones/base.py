@@ -42,6 +42,16 @@ def resolve_arch(
             f'{family}: arch must be one of {sorted(archs)} or a dict with the fields '
             f'{sorted(fields)}, got {given}'
         )
+    like = next(iter(archs.values()))
+    for field, value in arch.items():
+        if isinstance(like[field], tuple) and (
+            not isinstance(value, Sequence) or len(value) != len(like[field])
+        ):
+            raise ValueError(
+                f'{family}: {field} of an arch must have {len(like[field])} values, got {value!r}'
+            )
+    if any(not isinstance(depth, int) or depth < 1 for depth in arch['depths']):
+        raise ValueError(f'{family}: depths of an arch must be positive, got {arch["depths"]!r}')
     return dict(arch)
 
 

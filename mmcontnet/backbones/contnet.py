@@ -191,8 +191,8 @@ class ConTNet(HybridBackbone):
             that take turns (table 9).
         pos_encoding: ``'2d'``, ``'1d'``, ``'relative'`` or ``'none'`` (table 8).
         pos_placement: ``'patch'``: each patch has the same encoding. ``'image'``: it is one of the
-            whole map, learnt at the map's size for an image of 224 x 224, and resized (bicubic) to
-            other sizes; for ``'2d'`` and ``'1d'``.
+            whole map, learnt at the size that the stage has for an image of 224 x 224 (whatever
+            ``output_stride``), and resized (bicubic) to the map; for ``'2d'`` and ``'1d'``.
         conv_groups: Groups of the blocks' convolutions and projections, or ``'depthwise'`` for
             depthwise separable 3x3 convolutions (table 11).
         pre_norm: Encoders normalise before attention and FFN, not after the sums.
@@ -246,8 +246,8 @@ class ConTNet(HybridBackbone):
         check_choice(f'output_stride with downsample={downsample!r}', output_stride, output_strides)
         check_choice('pos_encoding', pos_encoding, POS_ENCODINGS)
         check_choice('pos_placement', pos_placement, ('patch', 'image'))
-        if pos_placement == 'image' and pos_encoding == 'relative':
-            raise ValueError("pos_placement='image' has no meaning for pos_encoding='relative'")
+        if pos_placement == 'image' and pos_encoding not in ('1d', '2d'):
+            raise ValueError(f"pos_placement='image' has no meaning with {pos_encoding=}")
         _check_patch_sizes(patch_sizes)
         _check_conv_groups(conv_groups, embed_dims)
 
@@ -305,7 +305,11 @@ def _check_patch_sizes(patch_sizes: Sequence[Sequence[int]]) -> None:
             and all(isinstance(size, int) and size > 0 for size in sizes)
         )
 
-    if len(patch_sizes) != NUM_STAGES or not all(valid(sizes) for sizes in patch_sizes):
+    if (
+        not isinstance(patch_sizes, Sequence)
+        or len(patch_sizes) != NUM_STAGES
+        or not all(valid(sizes) for sizes in patch_sizes)
+    ):
         raise ValueError(
             f'patch_sizes must be {NUM_STAGES} pairs of positive ints, or multiples of pairs, '
             f'got {patch_sizes!r}'

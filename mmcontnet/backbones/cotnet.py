@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
@@ -24,13 +25,15 @@ _RESNET = dict(
     key_groups=4,
     stem_channels=64,
     deep=False,
+    blur=False,
 )
 _RESNEXT = dict(_RESNET, mid_channels=(96, 192, 384, 768), groups=2, key_groups=8)
 _RESNET_D = dict(_RESNET, layers=('split', 'split', 'alternate', 'cot'), deep=True)
 
 #: Tables 1 and 2 of the paper. ``layers``: what takes the place of a stage's 3x3 convolutions:
 #: ``'cot'``; ``'split'`` attention; both, ``'alternate'``, beginning with a CoT layer; ``'conv'``
-#: keeps them. ``deep``: ResNet-D's stem and shortcuts, without max-pool.
+#: keeps them. ``deep``: ResNet-D's stem and shortcuts, without max-pool. ``blur``: blocks stride by
+#: a blur after their layer, as in the released SE-CoTNetD-152; the paper does not say so.
 ARCHS: dict[str, dict[str, Any]] = {
     '50': dict(_RESNET, depths=(3, 4, 6, 3)),
     '101': dict(_RESNET, depths=(3, 4, 23, 3)),
@@ -38,7 +41,7 @@ ARCHS: dict[str, dict[str, Any]] = {
     'next101': dict(_RESNEXT, depths=(3, 4, 23, 3)),
     'se-d50': dict(_RESNET_D, depths=(3, 4, 6, 3)),
     'se-d101': dict(_RESNET_D, depths=(3, 4, 23, 3), stem_channels=128),
-    'se-d152': dict(_RESNET_D, depths=(3, 8, 36, 3), stem_channels=128),
+    'se-d152': dict(_RESNET_D, depths=(3, 8, 36, 3), stem_channels=128, blur=True),
 }
 
 
@@ -70,11 +73,29 @@ class ResNetStem(nn.Module):
         return x if self.deep else F.max_pool2d(x, 3, stride=2, padding=1)
 
 
+class BlurPool(nn.Module):
+    """Stride 2 after a 3x3 binomial filter of every channel (Zhang 2019, arXiv:1904.11486)."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer('kernel', row[:, None] * row, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
+        # One pixel has nothing to be reflected.
+        x = F.pad(x, [1] * 4, 'reflect' if min(x.shape[2:]) > 1 else 'replicate')
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+        return F.conv2d(x, kernel, stride=2, groups=x.shape[1])
+
+
 class CoTBottleneck(nn.Module):
     """ResNet's bottleneck with a layer in the place of its 3x3 convolution (section 3.3).
 
-    A stride is a 3x3 average pool before a CoT layer, and other layers' own. The layer has its own
-    norm and activation.
+    A stride is a 3x3 average pool before a CoT layer, and other layers' own; with ``blur``, a blur
+    after any layer. The layer has its own norm and activation.
 
     Args:
         in_channels: Channels of the input.
@@ -84,6 +105,7 @@ class CoTBottleneck(nn.Module):
         cot: Arguments of the CoT layer.
         stride: Of the block.
         pool_shortcut: Average pixels in the shortcut instead of skipping them (ResNet-D).
+        blur: Stride after the layer.
         drop_path_rate: Stochastic depth.
     """
 
@@ -97,6 +119,7 @@ class CoTBottleneck(nn.Module):
         cot: Mapping[str, Any],
         stride: int = 1,
         pool_shortcut: bool = False,
+        blur: bool = False,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -104,16 +127,20 @@ class CoTBottleneck(nn.Module):
         self.norm1 = nn.BatchNorm2d(mid_channels)
         self.stride = stride
         self.pool = None
+        self.blur = BlurPool() if blur and stride > 1 else None
+        layer_stride = 1 if blur else stride
         self.layer: nn.Module
         if layer == 'cot':
-            if stride > 1:
-                self.pool = nn.AvgPool2d(3, stride, padding=1)
+            if layer_stride > 1:
+                self.pool = nn.AvgPool2d(3, layer_stride, padding=1)
             self.layer = CoTLayer(mid_channels, **cot)
         elif layer == 'split':
-            self.layer = SplitAttention(mid_channels, stride)
+            self.layer = SplitAttention(mid_channels, layer_stride)
         else:
             self.layer = nn.Sequential(
-                nn.Conv2d(mid_channels, mid_channels, 3, stride=stride, padding=1, bias=False),
+                nn.Conv2d(
+                    mid_channels, mid_channels, 3, stride=layer_stride, padding=1, bias=False
+                ),
                 nn.BatchNorm2d(mid_channels),
                 nn.ReLU(inplace=True),
             )
@@ -132,7 +159,10 @@ class CoTBottleneck(nn.Module):
         out = F.relu(self.norm1(self.conv1(x)), inplace=True)
         if self.pool is not None:
             out = self.pool(out)
-        out = self.drop_path(self.norm3(self.conv3(self.layer(out))))
+        out = self.layer(out)
+        if self.blur is not None:
+            out = self.blur(out)
+        out = self.drop_path(self.norm3(self.conv3(out)))
         if self.shortcut is not None:
             x = self.shortcut(self._downsample(x))
         return F.relu(out + x, inplace=True)
@@ -220,6 +250,7 @@ class CoTNet(HybridBackbone):
                         cot=cot,
                         stride=stride,
                         pool_shortcut=deep,
+                        blur=fields['blur'],
                         drop_path_rate=drop_path_rate
                         * (sum(depths[:i]) + j)
                         / max(1, sum(depths) - 1),

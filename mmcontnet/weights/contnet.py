@@ -16,6 +16,7 @@ from .family import CheckpointError, Converted
 NAME = 'ConTNet'
 
 _BLOCK = re.compile(r'layer([1-4])\.ConTBlock(\d+)\.(.+)')
+_POOLED_SHORTCUT = re.compile(r'layer([1-4])\.ConTBlock\d+\.downsample\.conv\.conv\.')
 _RENAMES = (
     (re.compile(r'^bn\.'), 'norm.'),
     (re.compile(r'^out_conv\.conv\.'), 'conv.'),
@@ -37,13 +38,21 @@ def matches(keys: Iterable[str]) -> bool:
 def convert(state_dict: Mapping[str, Tensor]) -> Converted:
     """Rename the tensors, and tell the network from their names and shapes.
 
-    Pre-norm and post-norm networks have the same tensors: ``pre_norm`` is for the user to set.
+    Not all can be told: pre-norm and post-norm networks have the same tensors, and without
+    patch-wise encodings no tensor depends on the patch sizes. ``pre_norm`` and then ``patch_sizes``
+    are for the user to set.
 
     Raises:
-        CheckpointError: If no arch of ours has these depths and widths.
+        CheckpointError: If no arch of ours has these depths and widths, or tensors contradict each
+            other.
     """
     converted: dict[str, Tensor] = {}
     depths = [0, 0, 0, 0]
+    pooled = {block[1] for key in state_dict if (block := _POOLED_SHORTCUT.match(key))}
+    if pooled and pooled != {'1', '2', '3'}:
+        raise CheckpointError(
+            f'only layers {sorted(pooled)} of 1, 2 and 3 pool before the shortcut'
+        )
     for key, value in state_dict.items():
         block = _BLOCK.match(key)
         if block:
@@ -54,18 +63,25 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
             for pattern, replacement in _RENAMES:
                 name = pattern.sub(replacement, name)
             if name.endswith(('.row', '.column')):
-                value = value.flatten(0, -2)  # (1, P, 1, C / 2) or (1, 1, P, C / 2)
-            converted[f'backbone.stages.{stage}.{index}.{name}'] = value
+                # (1, P, 1, C / 2) and (1, 1, P, C / 2)
+                across = 2 if name.endswith('.row') else 1
+                if value.dim() != 4 or value.shape[0] != 1 or value.shape[across] != 1:
+                    raise CheckpointError(f'{key} has shape {tuple(value.shape)}')
+                value = value.flatten(0, -2)
+            name = f'backbone.stages.{stage}.{index}.{name}'
         elif key.startswith('fc.'):
-            converted[f'head.{key}'] = value
+            name = f'head.{key}'
         else:
-            converted[key.replace('layer0.conv.conv', 'backbone.stem.conv')] = value
+            name = key.replace('layer0.conv.conv', 'backbone.stem.conv')
+        if name in converted:
+            raise CheckpointError(f'{key} and another tensor are both {name}')
+        converted[name] = value
     stem = converted.get('backbone.stem.conv.weight')
     width = None if stem is None else stem.shape[0]
     for arch, fields in ARCHS.items():
         if (tuple(depths), width) == (fields['depths'], fields['embed_dims'][0]):
             backbone = dict(type='ConTNet', arch=arch, **_options(converted, fields))
-            if any('.downsample.conv.conv.' in key for key in state_dict):
+            if pooled:
                 backbone['avg_down'] = True
             return Converted(converted, backbone)
     raise CheckpointError(
@@ -85,7 +101,7 @@ def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict
     if f'{first}encoders.0.qkv.bias' not in converted:
         options['qkv_bias'] = False
     conv = converted.get(f'{first}conv.weight')
-    if conv is not None and conv.shape[1] < fields['embed_dims'][0]:
+    if conv is not None and conv.dim() == 4 and 0 < conv.shape[1] < fields['embed_dims'][0]:
         options['conv_groups'] = fields['embed_dims'][0] // conv.shape[1]
 
     patch_sizes = []
@@ -99,6 +115,8 @@ def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict
                 sizes.append((math.isqrt(len(converted[f'{prefix}{table}'])) + 1) // 2)
         pair = sizes[:2]
         patch_sizes.append(tuple(pair if sizes == pair * depth else sizes))
-    if tuple(patch_sizes) != PATCH_SIZES and all(patch_sizes):
+    if tuple(patch_sizes) == ((56, 56), (28, 28), (14, 14), (7, 7)):  # whole maps
+        options['pos_placement'] = 'image'
+    elif tuple(patch_sizes) != PATCH_SIZES and all(patch_sizes):
         options['patch_sizes'] = tuple(patch_sizes)
     return options

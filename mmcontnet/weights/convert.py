@@ -44,8 +44,9 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
             _check_complete(converted)
             return converted
     some = ', '.join(list(state_dict)[:4]) or 'no keys at all'
+    some += ', ...' if len(state_dict) > 4 else ''
     known = ', '.join(family.NAME for family in FAMILIES)
-    raise CheckpointError(f'unknown checkpoint: it holds {some}, ...; known families: {known}')
+    raise CheckpointError(f'unknown checkpoint: it holds {some}; known families: {known}')
 
 
 def _check_complete(converted: Converted) -> None:

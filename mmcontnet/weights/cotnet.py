@@ -54,6 +54,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
         if block:
             stage = int(block[1]) - 1
             depths[stage] = max(depths[stage], int(block[2]) + 1)
+        if key.endswith('.filt'):
+            continue  # the fixed filter of a blur
         if key.startswith('fc.'):
             converted[f'head.{key}'] = value
             continue

@@ -21,5 +21,6 @@ COTNET = dict(
     key_groups=4,
     stem_channels=16,
     deep=True,
+    blur=True,
     depths=(1, 1, 2, 1),
 )

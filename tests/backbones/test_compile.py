@@ -44,8 +44,10 @@ def test_generated_code_computes_the_same() -> None:
     backbone = ConTNet('ti', downsample='pool', out_indices=(0,)).eval()
     image = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
-        compiled = torch.compile(backbone, fullgraph=True, dynamic=False)(image)
-        torch.testing.assert_close(compiled, backbone(image), rtol=1e-4, atol=1e-4)
+        (compiled,) = torch.compile(backbone, fullgraph=True, dynamic=False)(image)
+        (expected,) = backbone(image)
+    # Relative to the largest: small values are differences of large ones.
+    torch.testing.assert_close(compiled, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 @every_backbone

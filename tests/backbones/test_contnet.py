@@ -70,6 +70,8 @@ def test_padding_changes_nothing_on_sizes_that_need_none() -> None:
         (dict(patch_sizes=((7, 14),)), 'patch_sizes must be 4 pairs'),
         (dict(patch_sizes=(7, 14, 7, 7)), 'patch_sizes must be 4 pairs'),
         (dict(patch_sizes=((7, 14, 7),) * 4), 'patch_sizes must be 4 pairs'),
+        (dict(patch_sizes=7), 'patch_sizes must be 4 pairs'),
+        (dict(pos_placement='image', pos_encoding='none'), "meaning with pos_encoding='none'"),
         (dict(patch_sizes=((0, 7),) * 4), 'patch_sizes must be 4 pairs'),
         (dict(output_stride=16), "output_stride with downsample='conv' must be one of 32, got 16"),
         (dict(output_stride=4, downsample='pool'), 'must be one of 32, 16, 8, got 4'),
@@ -158,6 +160,24 @@ def test_a_depthwise_separable_convolution_is_depthwise_first() -> None:
                 assert depthwise.groups == depthwise.in_channels == depthwise.out_channels
                 assert (pointwise.kernel_size, pointwise.groups) == ((1, 1), 1)
                 assert depthwise.stride[0] == block.stride
+
+
+def test_image_wise_encodings_have_the_size_of_each_stage_at_224() -> None:
+    backbone = ConTNet(SMALL, pos_placement='image')
+    for stage, side in zip(backbone.stages, (56, 28, 14, 7), strict=True):
+        for block in stage:
+            assert [encoder.map_size for encoder in block.encoders] == [side, side]
+    assert ConTNet(SMALL).stages[0][0].encoders[0].map_size is None
+
+
+def test_drop_path_rises_linearly_and_dropout_is_that_of_cont_b() -> None:
+    backbone = ConTNet('b', drop_path_rate=0.3)
+    blocks = [block for stage in backbone.stages for block in stage]
+    rates = torch.tensor([block.encoders[1].drop_path.drop_prob for block in blocks])
+    torch.testing.assert_close(rates, torch.linspace(0, 0.3, 16))
+    dropout = [{e.drop.p for block in stage for e in block.encoders} for stage in backbone.stages]
+    assert dropout == [{0.0}, {0.0}, {0.1}, {0.1}]
+    assert [block.out_drop.p for block in blocks] == [0.0] * 15 + [0.2]
 
 
 def test_patch_sizes_are_repeated_over_the_blocks_of_a_stage() -> None:

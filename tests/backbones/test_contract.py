@@ -195,6 +195,19 @@ def test_bad_arguments_are_named(family: Family, kwargs: dict, message: str) -> 
         family(**kwargs)
 
 
+@pytest.mark.parametrize(
+    ('depths', 'message'),
+    [((1, 1, 1), r'depths of an arch must have 4 values, got \(1, 1, 1\)'), (5, 'have 4 values')]
+    + [((1, 0, 1, 1), 'must be positive'), ((1, 1.5, 1, 1), 'must be positive')],
+)
+@every_family
+def test_depths_that_make_no_network_are_named(
+    family: Family, depths: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        family(arch={**family.kwargs['arch'], 'depths': depths})
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 @every_family

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from mmcontnet.backbones import CoTNet
+from mmcontnet.backbones.cotnet import BlurPool
 from mmcontnet.layers import CoTLayer, SplitAttention
 
 
@@ -71,6 +72,31 @@ def test_se_cotnetd_alternates_in_stage_3_beginning_with_a_cot_layer() -> None:
         [CoTLayer, SplitAttention] * 3,
         [CoTLayer] * 3,
     ]
+
+
+def test_only_se_cotnetd152_strides_by_a_blur_after_the_layer() -> None:
+    for arch, blurs, pools in (('se-d152', 4, 0), ('se-d101', 0, 2), ('101', 0, 3)):
+        with torch.device('meta'):
+            modules = list(CoTNet(arch).modules())
+        assert sum(isinstance(m, BlurPool) for m in modules) == blurs
+        assert sum(isinstance(m, nn.AvgPool2d) for m in modules) == pools
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 6), (7, 6)])
+def test_blur_keeps_a_constant_and_halves_the_sides_upwards(size: tuple[int, int]) -> None:
+    made = BlurPool()(torch.full((2, 3, *size), 5.0))
+    assert made.shape == (2, 3, -(-size[0] // 2), -(-size[1] // 2))
+    torch.testing.assert_close(made, torch.full_like(made, 5.0))
+
+
+def test_blur_weights_a_pixel_and_its_neighbours_binomially() -> None:
+    image = torch.zeros(1, 1, 4, 4)
+    image[..., 2, 2] = 16.0
+    assert BlurPool()(image).tolist() == [[[[0, 0], [0, 4]]]]
+    image = torch.zeros(1, 1, 4, 4)
+    image[..., 1, 1] = 16.0
+    # Beyond the edge lies the reflection of the second row and column.
+    assert BlurPool()(image).tolist() == [[[[4, 2], [2, 1]]]]
 
 
 def test_without_cot_layers_it_is_a_resnet() -> None:

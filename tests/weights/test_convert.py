@@ -103,6 +103,7 @@ ALL_14 = ((14, 14),) * 3 + ((7, 7),)
         dict(avg_down=True, conv_groups=4),
         dict(patch_sizes=ALL_14),
         dict(patch_sizes=ALL_14, pos_encoding='relative'),
+        dict(pos_placement='image'),
     ],
     ids=str,
 )
@@ -129,6 +130,14 @@ def changed(author: dict, **tensors: torch.Tensor | None) -> dict[str, torch.Ten
         (dict(ema__decay=torch.ones(1)), 'ema.decay: .* instead of nothing'),
         (dict(layer1__ConTBlock0__bn__weight=torch.ones(5)), r'norm.weight: \(5,\) instead'),
         (dict(layer1__ConTBlock7__bn__weight=torch.ones(64)), r'unknown arch: depths \(8, 1'),
+        (dict(layer1__ConTBlock0__norm__weight=torch.ones(64)), r'are both backbone.*norm\.weight'),
+        (
+            dict(layer1__ConTBlock0__downsample__conv__conv__weight=torch.ones(128, 64, 1, 1)),
+            r"only layers \['1'\] of 1, 2 and 3 pool",
+        ),
+        (dict(layer1__ConTBlock0__ste1__pe__0=torch.ones(1, 1, 7, 32)), r'pe\.0 has shape'),
+        (dict(layer1__ConTBlock0__ste1__pe__1=torch.ones(7)), r'pe\.1 has shape \(7,\)'),
+        (dict(layer1__ConTBlock0__out_conv__conv__weight=torch.ones(9)), r'conv.weight: \(9,\)'),
     ],
 )
 def test_what_would_not_load_strictly_is_refused(author: dict, change: dict, message: str) -> None:
@@ -161,7 +170,10 @@ def test_bad_files_are_named_and_nothing_is_written(
         )
     if kind == 'cut':
         source.write_bytes(source.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match='unknown checkpoint' if kind == 'foreign' else 'pth'):
+    with pytest.raises(
+        CheckpointError,
+        match=r'holds conv1\.weight; .*ConTNet, CMT, CoTNet' if kind == 'foreign' else 'pth',
+    ):
         convert_checkpoint(source, tmp_path / 'out' / 'ours.pth')
     assert not (tmp_path / 'ran').exists()
     assert not list(tmp_path.rglob('ours*'))
