@@ -24,6 +24,12 @@ every_backbone = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBO
 SIZE = (70, 50)
 
 
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    # Every network here is another compilation of the same forward, and their number is limited.
+    torch.compiler.reset()
+
+
 @every_backbone
 def test_compiles_without_graph_breaks_forward_and_backward(
     build: Callable[..., HybridBackbone],
