@@ -17,3 +17,5 @@ model = dict(
     ),
     neck=dict(in_channels=[256, 512, 1024], start_level=0),
 )
+# The rule for biases that mmdet has for FCOS (twice the rate, no decay) reaches the encoders' too;
+# ResNet has none.

@@ -1,4 +1,4 @@
-# AdamW for a ConTNet that starts from scratch on a small data set.
+# AdamW for a network that starts from scratch on a small data set.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),

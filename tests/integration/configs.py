@@ -3,16 +3,10 @@
 from pathlib import Path
 from textwrap import dedent
 
+from ..backbones import small
 from .cli import ROOT
 
-ARCH = dict(
-    embed_dims=(8, 16, 32, 64),
-    num_heads=(1, 2, 4, 8),
-    feedforward_channels=(16, 32, 32, 64),
-    depths=(1, 1, 1, 1),
-    drop_rates=(0.0, 0.0, 0.0, 0.0),
-    out_drop_rate=0.0,
-)
+ARCH = {**small.CONTNET, 'depths': (1, 1, 1, 1)}
 
 
 def write_detector(folder: Path) -> Path:

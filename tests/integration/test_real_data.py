@@ -48,13 +48,13 @@ def train_and_test(config: Path, folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize('method', ['faster_rcnn', 'fcos'])
-def test_a_detector_learns_from_tree_crowns(method: str, folder: Path) -> None:
+def test_a_detector_trains_and_is_tested_on_tree_crowns(method: str, folder: Path) -> None:
     config = f'{method}_cont_m_fpn_1x_coco.py'
     config = write_narrow_on(folder, config, 'data/tree_crowns', ('tree',))
     assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
 
 
-def test_mask_rcnn_learns_from_nuclei_as_coco_lays_them_out(folder: Path) -> None:
+def test_mask_rcnn_trains_and_is_tested_on_nuclei_as_coco_lays_them_out(folder: Path) -> None:
     config = 'mask_rcnn_cont_m_fpn_1x_coco.py'
     config = write_narrow_on(folder, config, 'data/nuclei', ('nucleus',))
     metrics = train_and_test(config, folder)
@@ -62,24 +62,24 @@ def test_mask_rcnn_learns_from_nuclei_as_coco_lays_them_out(folder: Path) -> Non
     assert 0 <= metrics['coco/segm_mAP'] <= 1
 
 
-def test_mask_rcnn_learns_from_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
+def test_mask_rcnn_trains_and_is_tested_on_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
     config = write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')
     metrics = train_and_test(config, folder)
     assert 0 <= metrics['coco/segm_mAP'] <= 1
     assert 0 <= metrics['cityscapes/mAP'] <= 1
 
 
-def test_pspnet_learns_from_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
+def test_pspnet_trains_and_is_tested_on_nuclei_as_cityscapes_lays_them_out(folder: Path) -> None:
     config = write_narrow(folder, 'pspnet_cont_m_80k_cityscapes.py')
     assert 0 < train_and_test(config, folder)['mIoU'] <= 100
 
 
-def test_a_classifier_learns_from_digits(folder: Path) -> None:
+def test_a_classifier_trains_and_is_tested_on_digits(folder: Path) -> None:
     metrics = train_and_test(write_digits_classifier(folder), folder)
     assert 0 <= metrics['accuracy/top1'] <= 100
 
 
-def test_retinanet_with_cmt_learns_from_tree_crowns(folder: Path) -> None:
+def test_retinanet_with_cmt_trains_and_is_tested_on_tree_crowns(folder: Path) -> None:
     config = folder / 'crowns.py'
     config.write_text(
         dedent(
