@@ -289,7 +289,9 @@ def test_failing_uv_falls_back_to_pip(world, ensure) -> None:
 def start(world: SimpleNamespace, **env: str) -> subprocess.Popen:
     """Start the command in the repository of `world`, with its base interpreter."""
     program = f"""
-import importlib.util, sys
+import importlib.util, signal, sys
+# Tests that run in the background of a shell start with interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 spec = importlib.util.spec_from_file_location('setup_env', {str(SCRIPT)!r})
 setup_env = sys.modules['setup_env'] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(setup_env)
