@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -79,17 +80,20 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
         return
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
     found = {
-        key.removeprefix('module.').removeprefix(prefix): value.shape
+        key.removeprefix('module.').removeprefix(prefix): value
         for key, value in content.get('state_dict', content).items()
         if key.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)
     }
-    # mmengine loads with strict=False: it would merely warn, and train from scratch.
-    state = backbone.state_dict()
-    wrong = [key for key, value in state.items() if found.get(key) != value.shape]
+    # mmengine loads with strict=False: it would merely warn, and train from scratch. On the meta
+    # device nothing moves, and hooks that adapt a checkpoint have their say.
+    try:
+        wrong = backbone.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        wrong = re.findall(r'size mismatch for (\S+):', str(error))
     if wrong:
         raise UserError(
             f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
-            f'{type(backbone).__name__}: {len(wrong)} of {len(state)} tensors are missing or of '
+            f'{type(backbone).__name__}: {len(wrong)} of its tensors are missing or of '
             f'another shape ({", ".join(wrong[:3])}, ...); was the file made by '
             'tools/convert_checkpoint.py, for this arch?'
         )

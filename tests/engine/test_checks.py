@@ -7,8 +7,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmcontnet.backbones import ConTNet
+from mmcontnet.backbones import CMT, ConTNet
 from mmcontnet.engine import UserError, check_checkpoint, check_data, check_model, load_config
+
+from ..backbones import small
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +60,18 @@ def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
     torch.save({'state_dict': state}, tmp_path / 'ti.pth')
     with pytest.raises(UserError, match='do not fit ConTNet: .* another shape'):
         check_model(pretrained(tmp_path / 'ti.pth'))
+
+
+def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> None:
+    state = {f'backbone.{k}': v for k, v in CMT(small.CMT).state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
+    cfg = pretrained(tmp_path / 'cmt.pth')
+    cfg.model.backbone.update(type='CMT', arch=small.CMT, img_size=96)
+    check_model(cfg)
+    del state['backbone.stages.1.position_bias.table']
+    torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
+    with pytest.raises(UserError, match=r'1 of its tensors .*stages\.1\.position_bias\.table'):
+        check_model(cfg)
 
 
 def test_a_missing_folder_in_a_wrapper_is_named_with_its_key() -> None:
