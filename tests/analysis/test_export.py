@@ -16,6 +16,7 @@ from mmcontnet.analysis import export
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import UserError, load_config
 
+from ..backbones import small
 from ..inprocess import run_tool
 from ..integration.configs import write_classifier, write_detector, write_segmenter
 
@@ -52,6 +53,23 @@ def test_a_classifier_is_exported_by_the_command_line(
     assert 0 <= described['max_error'] < 1e-4
     assert 'largest difference to PyTorch' in capsys.readouterr().out
     assert_computes(out, lambda image: [model(image, mode='tensor')])
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [dict(type='CMT', arch=small.CMT), dict(type='CoTNet', arch=small.COTNET)],
+    ids=lambda backbone: backbone['type'],
+)
+def test_every_family_is_exported_at_a_size_it_was_not_made_for(
+    backbone: dict, tmp_path: Path
+) -> None:
+    cfg = load_config(str(write_classifier(tmp_path)))
+    cfg.model.backbone = backbone
+    cfg.model.head.in_channels = {'CMT': 64, 'CoTNet': 128}[backbone['type']]
+    model = model_of(cfg, tmp_path / 'm.pth')
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), tmp_path / 'm.onnx')
+    assert result['max_error'] < 1e-4
+    assert_computes(tmp_path / 'm.onnx', lambda image: [model(image, mode='tensor')])
 
 
 def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path: Path) -> None:
