@@ -146,7 +146,7 @@ def _roi_features(extractor: Any, maps: tuple[Tensor, ...], rois: Tensor, *args:
 
 
 def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complexity:
-    """Count one call of a model; afterwards the model is on the meta device, in eval mode.
+    """Count one call of a model, which afterwards is on the meta device and frozen, in eval mode.
 
     Args:
         model: Any module.
@@ -154,7 +154,8 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         args: Further arguments.
         kwargs: Further arguments.
     """
-    model.to('meta').eval()
+    # Frozen, since ModuleTracker hooks gradients wherever an output says that it has one.
+    model.to('meta').eval().requires_grad_(False)
     parts: dict[str, Cost] = {}
     for name, _ in model.named_modules():
         parts.setdefault(_part(name), Cost())

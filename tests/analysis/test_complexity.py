@@ -10,6 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mmcontnet.analysis import complexity as module
 from mmcontnet.analysis.complexity import Cost, complexity, count, default_shape, read_figures
+from mmcontnet.backbones import ConTNet
 from mmcontnet.engine import UserError, load_config
 
 from ..inprocess import run_tool
@@ -72,6 +73,17 @@ def test_fused_attention_costs_what_its_two_products_do() -> None:
     for model in (Fused(), Plain()):
         total = count(model, torch.empty(1, 3, 10, 4)).total
         assert total == Cost(0, products, products, 3 * 10 * (10 + 4))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(pos_encoding='1d'), dict(pos_placement='image'), dict(pos_encoding='relative')],
+    ids=str,
+)
+def test_position_encodings_cost_no_multiply_adds(options: dict) -> None:
+    image = torch.empty(1, 3, 224, 224)
+    plain = count(ConTNet('ti'), image).total
+    assert count(ConTNet('ti', **options), image).total.multiply_adds == plain.multiply_adds
 
 
 def test_an_op_that_states_its_cost_is_counted() -> None:
