@@ -78,7 +78,7 @@ def main() -> None:
         ]
         result = dict(image=str(file), pixel=[x, y], size=image.size, layers=layers)
         write_json(args.out.with_suffix('.json'), result)
-    except (UserError, OSError, RuntimeError) as error:
+    except (UserError, OSError, RuntimeError, ValueError) as error:
         first_line = str(error).partition('\n')[0]
         sys.exit(f'attention_map.py: error: {first_line}')
     rows = [

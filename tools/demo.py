@@ -65,7 +65,7 @@ def main() -> None:
                 seen = predictor(image, partial)
             write_json(picture.with_suffix('.json'), dict(image=str(image), predictions=seen))
             rows.append([str(picture), describe(seen)])
-    except (UserError, OSError, RuntimeError) as error:
+    except (UserError, OSError, RuntimeError, ValueError) as error:
         first_line = str(error).partition('\n')[0]
         sys.exit(f'demo.py: error: {first_line}')
     print(markdown_table(['picture', 'seen'], rows))

@@ -282,13 +282,17 @@ def benchmark(
             kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
             raise UserError(f'{name}: {kind}{reason}') from error
     samples = measure_times(steppers, settings, report)
-    if settings.device == 'cuda':  # make room for the processes that come
-        del steppers, network
+    del steppers, network  # make room for the processes that come
+    if settings.device == 'cuda':
         torch.cuda.empty_cache()
     contestants = []
     for name, cost, times in zip(names, costs, samples, strict=True):
         report(f'measuring the peak memory of {name}')
-        peaks = measure_peak_memory(partial(build_network, name), settings)
+        try:
+            peaks = measure_peak_memory(partial(build_network, name), settings)
+        except RuntimeError as error:  # a process that ran out of memory, or was killed for it
+            report(f'no peak memory of {name}: {error}')
+            peaks = {}
         steps = {step: Measurement(times[step], peaks.get(step)) for step in STEPS}
         contestants.append(Contestant(name, cost, steps))
     return contestants

@@ -116,11 +116,11 @@ def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
         UserError: If the model cannot be built or run on shapes alone.
     """
     model = build_model(cfg, meta=True)
-    if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
-        _stand_in_for_proposals(model)
     sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), shape)
     sample = BaseDataElement(metainfo=dict(**sizes, scale_factor=(1.0, 1.0)))
     try:
+        if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+            _stand_in_for_proposals(model)
         return count(model, torch.empty(1, 3, *shape), [sample], mode='tensor')
     # Any package's forward: what it raises is mostly an op that has no shape function.
     except Exception as error:

@@ -16,7 +16,7 @@ from ..engine import UserError, load_config
 
 #: How the tools' help says what a network may be named by.
 NETWORK_HELP = (
-    'a config file, or one that mmdet or mmpretrain installs, as in '
+    'a config file, or one that mmdet, mmseg or mmpretrain installs, as in '
     'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 )
 

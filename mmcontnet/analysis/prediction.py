@@ -66,7 +66,8 @@ class Predictor:
 
         self.visualizer = SegLocalVisualizer(alpha=0.5)  # the image shows through
         # Which the package's configs name, and its inference reads.
-        cfg.setdefault('test_pipeline', cfg.test_dataloader.dataset.pipeline)
+        if 'test_pipeline' not in cfg:
+            cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
         self.model = revert_sync_batchnorm(init_model(cfg, checkpoint, device=device))
         self.meta = self.model.dataset_meta
         self.infer = lambda image: inference_model(self.model, image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -24,7 +25,8 @@ def load_config(
     """Load a config, apply what the command line says, and enter the config's scope.
 
     Args:
-        path: Config file, or ``mmdet::...`` and ``mmpretrain::...`` for one that they install.
+        path: Config file, or ``mmdet::...``, ``mmseg::...`` or ``mmpretrain::...`` for one that
+            these packages install.
         options: ``--cfg-options``, dotted names to values.
         work_dir: Folder of logs and checkpoints; None takes the config's, or
             ``work_dirs/<name of the config>``.
@@ -33,6 +35,10 @@ def load_config(
     Raises:
         UserError: If the file is missing or cannot be read, or an option does not fit into it.
     """
+    if path.startswith('mmseg::') and (mmseg := find_spec('mmseg')) and mmseg.origin:
+        # mmengine would look for upstream's distribution, and ask to install that over onedl's.
+        configs = os.path.join(os.path.dirname(mmseg.origin), '.mim', 'configs')
+        path = os.path.join(configs, path.removeprefix('mmseg::'))
     if '::' not in path and not os.path.isfile(path):
         raise UserError(f'config {path!r} not found')
     try:

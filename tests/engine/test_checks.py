@@ -38,6 +38,13 @@ def test_stock_configs_are_accepted_but_for_their_data(base: str, tmp_path: Path
             check_data(cfg, ['train', 'val'])
 
 
+def test_mmsegs_own_configs_are_found() -> None:
+    cfg = load_config('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    assert cfg.model.decode_head.type == 'PSPHead'
+    with pytest.raises(UserError, match=r"config '.*none\.py' not found"):
+        load_config('mmseg::none.py')
+
+
 def pretrained(path: Path, arch: str = 's') -> Config:
     init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
     return Config(dict(model=dict(backbone=dict(type='ConTNet', arch=arch, init_cfg=init_cfg))))
