@@ -58,6 +58,8 @@ def test_generated_code_computes_the_same() -> None:
 
 @every_backbone
 def test_exports_at_a_fixed_shape(build: Callable[..., HybridBackbone]) -> None:
+    if build is BACKBONES['CoTNet'] and torch.__version__.startswith('2.4'):
+        pytest.skip('PyTorch 2.4 records a view of torch.stack that does not fit its strides')
     backbone = build(out_indices=(0, 1, 2, 3)).eval()
     image = torch.randn(1, 3, *SIZE)
     program = torch.export.export(backbone, (image,))
