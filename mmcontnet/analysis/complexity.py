@@ -146,7 +146,7 @@ def _roi_features(extractor: Any, maps: tuple[Tensor, ...], rois: Tensor, *args:
 
 
 def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complexity:
-    """Count one call of a model, which afterwards is on the meta device and frozen, in eval mode.
+    """Count one call of a model; afterwards the model is on the meta device, in eval mode.
 
     Args:
         model: Any module.
@@ -154,8 +154,7 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         args: Further arguments.
         kwargs: Further arguments.
     """
-    # Frozen, since ModuleTracker hooks gradients wherever an output says that it has one.
-    model.to('meta').eval().requires_grad_(False)
+    model.to('meta').eval()
     parts: dict[str, Cost] = {}
     for name, _ in model.named_modules():
         parts.setdefault(_part(name), Cost())

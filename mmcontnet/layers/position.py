@@ -54,7 +54,8 @@ class SequencePositionEncoding(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the encoding as a map, (1, C, side, side)."""
-        return self.sequence.T.reshape(1, -1, self.side, self.side)
+        # Copied: PyTorch's ModuleTracker, which counts by modules, trips over views of parameters.
+        return self.sequence.T.reshape(1, -1, self.side, self.side).contiguous()
 
 
 class RelativePositionBias(nn.Module):
