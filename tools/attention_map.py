@@ -13,9 +13,9 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmcontnet.analysis.attention_map import attention_maps, plot_attention_maps
-from mmcontnet.analysis.inspection import build_backbone, find_images, replacing, to_input
+from mmcontnet.analysis.inspection import build_backbone, find_images, to_input
 from mmcontnet.analysis.networks import NETWORK_HELP
-from mmcontnet.analysis.report import markdown_table, write_json
+from mmcontnet.analysis.report import markdown_table, replacing, write_json
 from mmcontnet.engine import UserError, load_config
 
 

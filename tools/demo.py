@@ -13,10 +13,10 @@ import torch
 from mmengine.logging import MMLogger
 from rich.progress import track
 
-from mmcontnet.analysis.inspection import SUFFIXES, find_images, replacing
+from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
-from mmcontnet.analysis.report import markdown_table, write_json
+from mmcontnet.analysis.report import markdown_table, replacing, write_json
 from mmcontnet.engine import UserError, check_checkpoint, load_config
 
 

@@ -24,7 +24,6 @@ from mmcontnet.analysis.inspection import (
     build_backbone,
     estimate_norm_statistics,
     find_images,
-    replacing,
     to_input,
 )
 from mmcontnet.analysis.networks import NETWORK_HELP
@@ -34,7 +33,7 @@ from mmcontnet.analysis.receptive_field import (
     plot_receptive_fields,
     receptive_fields,
 )
-from mmcontnet.analysis.report import markdown_table, write_json
+from mmcontnet.analysis.report import markdown_table, replacing, write_json
 from mmcontnet.engine import UserError, load_config
 
 

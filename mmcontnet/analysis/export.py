@@ -12,8 +12,9 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..engine import UserError
-from .inspection import input_normalisation, load_weights, replacing
+from .inspection import input_normalisation, load_weights
 from .networks import build_model
+from .report import replacing
 
 #: Largest difference to PyTorch, as a part of the largest output (or of 1, if that is larger).
 MAX_ERROR = 1e-3

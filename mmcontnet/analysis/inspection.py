@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..engine import UserError, check_checkpoint
+from ..engine import UserError, check_checkpoint, load_what_fits
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -88,19 +86,15 @@ def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
     check_checkpoint(checkpoint)
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     state = content.get('state_dict', content)
-    state = {name.removeprefix('module.').removeprefix(prefix): v for name, v in state.items()}
-    wanted = {
-        name: value
-        for name, value in module.state_dict().items()
-        if not name.endswith('num_batches_tracked')  # which old checkpoints lack
-    }
-    wrong = [k for k, v in wanted.items() if getattr(state.get(k), 'shape', None) != v.shape]
+    wrong, number = load_what_fits(
+        module,
+        {name.removeprefix('module.').removeprefix(prefix): v for name, v in state.items()},
+    )
     if wrong:
         raise UserError(
-            f'checkpoint {checkpoint!r} does not fit: {len(wrong)} of {len(wanted)} tensors of '
+            f'checkpoint {checkpoint!r} does not fit: {len(wrong)} of {number} tensors of '
             f'{type(module).__name__} are missing or of another shape ({prefix}{wrong[0]}, ...)'
         )
-    module.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
 @torch.no_grad()
@@ -165,18 +159,3 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         except UnidentifiedImageError as error:
             raise UserError(f'{str(path)!r} is no image') from error
     return found
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Let a file be written under another name beside it, and rename it once it is whole.
-
-    Args:
-        path: The file that appears, or is replaced, if nothing fails.
-    """
-    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial{path.suffix}')
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,26 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([line(header), rule, *map(line, rows)])
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Let a file be written under another name beside it, and rename it once it is whole.
+
+    Args:
+        path: The file that appears, or is replaced, if nothing fails.
+    """
+    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial{path.suffix}')
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    partial.write_text(json.dumps(content, indent=2) + '\n')
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + '\n')

@@ -61,6 +61,23 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Let stochastic depth rise linearly over the blocks.
+
+    Args:
+        rate: Of the last block; that of the first is 0.
+        depths: Blocks of each stage.
+
+    Returns:
+        The rates, by stage and block.
+    """
+    steps = max(1, sum(depths) - 1)
+    return [
+        [rate * (sum(depths[:i]) + j) / steps for j in range(depth)]
+        for i, depth in enumerate(depths)
+    ]
+
+
 class HybridBackbone(BaseModule):
     """Base of all backbones: a stem and up to four stages.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..layers import BIAS_RESIZES, CMTBlock, PositionBias
 from ..ops import pad_to_multiple
-from .base import HybridBackbone, check_choice, resolve_arch
+from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
 _NUM_HEADS = (1, 2, 4, 8)
 _REDUCTIONS = (8, 4, 2, 1)
@@ -183,6 +183,7 @@ class CMT(HybridBackbone):
             raise ValueError(f'img_size must be a positive multiple of 32, got {img_size!r}')
 
         embed_dims, depths = fields['embed_dims'], fields['depths']
+        drop_paths = drop_path_rates(drop_path_rate, depths)
         strides = (4, 8, 16, 32)
         stages = []
         for i in range(self.last_stage + 1):
@@ -193,7 +194,7 @@ class CMT(HybridBackbone):
                     _NUM_HEADS[i],
                     _REDUCTIONS[i],
                     int(fields['ffn_ratio'] * embed_dims[i]),
-                    drop_path_rate * (sum(depths[:i]) + j) / max(1, sum(depths) - 1),
+                    drop_paths[i][j],
                 )
                 for j in range(depths[i])
             ]

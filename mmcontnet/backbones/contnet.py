@@ -16,8 +16,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import POS_ENCODINGS, PatchEncoder
-from ..ops import merge_patches, pad_to_multiple, partition_patches
-from .base import NUM_STAGES, HybridBackbone, check_choice, resolve_arch
+from ..ops import merge_patches, pad_to_multiple, partition_patches, subsample
+from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
 _WIDE = dict(
     embed_dims=(64, 128, 256, 512),
@@ -62,11 +62,6 @@ class ConTStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 4), ceil(W / 4))."""
         return F.max_pool2d(self.conv(x), 3, stride=2, padding=1)
-
-
-def _average_pool(stride: int) -> nn.AvgPool2d:
-    # A window that hangs over the edge averages the pixels that exist.
-    return nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
 
 
 class ConTBlock(nn.Module):
@@ -142,7 +137,7 @@ class ConTBlock(nn.Module):
         pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False) if separable else None
         self.conv = nn.Sequential(conv, pointwise) if pointwise else conv
         self.stride = stride
-        self.pool = _average_pool(stride) if avg_down and stride > 1 else None
+        self.avg_down = avg_down
         self.shortcut = (
             nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False) if project else None
         )
@@ -152,20 +147,15 @@ class ConTBlock(nn.Module):
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         h, w = x.shape[2:]
         u = F.relu(self.norm(x), inplace=True)
-        shortcut = x if self.shortcut is None else self.shortcut(self._downsample(u))
+        shortcut = x
+        if self.shortcut is not None:
+            shortcut = self.shortcut(subsample(u, self.stride, self.avg_down))
         u = pad_to_multiple(u, self.tile)
         tokens = partition_patches(u, self.tile, self.order)
         for encoder in self.encoders:
             tokens = encoder(tokens, (h, w))
         u = merge_patches(tokens, (u.shape[2], u.shape[3]), self.tile, self.order)
         return self.out_drop(self.conv(u[..., :h, :w]) + shortcut)
-
-    def _downsample(self, u: Tensor) -> Tensor:
-        if self.pool is not None:
-            return self.pool(u)
-        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
-        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
-        return u[..., :: self.stride, :: self.stride]
 
 
 @MODELS.register_module()
@@ -252,6 +242,7 @@ class ConTNet(HybridBackbone):
         _check_conv_groups(conv_groups, embed_dims)
 
         channels = (*embed_dims[1:], 2 * embed_dims[-1])
+        drop_paths = drop_path_rates(drop_path_rate, depths)
         strides = [min(stride, output_stride) for stride in _MAP_STRIDES]
         stages = []
         for i in range(self.last_stage + 1):
@@ -260,10 +251,10 @@ class ConTNet(HybridBackbone):
             # Numbered apart from the pool, so that both ways of downsampling share checkpoints.
             blocks: dict[str, nn.Module] = {}
             if downsample == 'pool' and i > 0 and strides[i] > strides[i - 1]:
-                blocks['pool'] = _average_pool(2)
+                # A window that hangs over the edge averages the pixels that exist.
+                blocks['pool'] = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
             for j in range(depths[i]):
                 last_block = j == depths[i] - 1
-                depth = (sum(depths[:i]) + j) / max(1, sum(depths) - 1)
                 blocks[str(j)] = ConTBlock(
                     embed_dims[i],
                     channels[i] if last_block else embed_dims[i],
@@ -283,7 +274,7 @@ class ConTNet(HybridBackbone):
                         pre_norm=pre_norm,
                         qkv_bias=qkv_bias,
                         drop_rate=fields['drop_rates'][i],
-                        drop_path_rate=drop_path_rate * depth,
+                        drop_path_rate=drop_paths[i][j],
                     ),
                 )
             stages.append(nn.Sequential(OrderedDict(blocks)))

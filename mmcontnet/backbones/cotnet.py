@@ -15,7 +15,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import CONTEXTS, CoTLayer, SplitAttention
-from .base import NUM_STAGES, HybridBackbone, check_choice, resolve_arch
+from ..ops import subsample
+from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
 _RESNET = dict(
     out_channels=(256, 512, 1024, 2048),
@@ -164,16 +165,8 @@ class CoTBottleneck(nn.Module):
             out = self.blur(out)
         out = self.drop_path(self.norm3(self.conv3(out)))
         if self.shortcut is not None:
-            x = self.shortcut(self._downsample(x))
+            x = self.shortcut(subsample(x, self.stride, self.pool_shortcut))
         return F.relu(out + x, inplace=True)
-
-    def _downsample(self, x: Tensor) -> Tensor:
-        if self.stride > 1 and self.pool_shortcut:
-            # A window that hangs over the edge averages the pixels that exist.
-            return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
-        # The stride by slicing: oneDNN's backward of a strided 1x1 convolution writes out of bounds
-        # where a channels-last map has fewer than 16 channels (uxlfoundation/oneDNN#6035).
-        return x[..., :: self.stride, :: self.stride]
 
 
 @MODELS.register_module()
@@ -233,6 +226,7 @@ class CoTNet(HybridBackbone):
 
         cot = dict(groups=fields['groups'], key_groups=fields['key_groups'], context=context)
         depths = fields['depths']
+        drop_paths = drop_path_rates(drop_path_rate, depths)
         width = fields['stem_channels']
         stages = []
         for i in range(self.last_stage + 1):
@@ -251,9 +245,7 @@ class CoTNet(HybridBackbone):
                         stride=stride,
                         pool_shortcut=deep,
                         blur=fields['blur'],
-                        drop_path_rate=drop_path_rate
-                        * (sum(depths[:i]) + j)
-                        / max(1, sum(depths) - 1),
+                        drop_path_rate=drop_paths[i][j],
                     )
                 )
                 width = out

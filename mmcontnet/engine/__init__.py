@@ -1,6 +1,6 @@
 """What the training and testing command lines share: configs, checks before work, processes."""
 
-from .checks import check_checkpoint, check_data, check_model
+from .checks import check_checkpoint, check_data, check_model, load_what_fits
 from .config import UserError, load_config
 from .distributed import is_first_process, process_group
 from .run import build_runner, parse_run_args
@@ -13,6 +13,7 @@ __all__ = [
     'check_model',
     'is_first_process',
     'load_config',
+    'load_what_fits',
     'parse_run_args',
     'process_group',
 ]

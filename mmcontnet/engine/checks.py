@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
+from torch import nn
 
 from ..backbones.base import HybridBackbone
 from .config import UserError
@@ -84,12 +86,11 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
         for key, value in content.get('state_dict', content).items()
         if key.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)
     }
-    # mmengine loads with strict=False: it would merely warn, and train from scratch. On the meta
-    # device nothing moves, and hooks that adapt a checkpoint have their say.
-    try:
-        wrong = backbone.load_state_dict(found, strict=False).missing_keys
-    except RuntimeError as error:
-        wrong = re.findall(r'size mismatch for (\S+):', str(error))
+    # mmengine would merely warn, and train from scratch. On the meta device nothing is moved, of
+    # which PyTorch warns.
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
+        wrong, _ = load_what_fits(backbone, found)
     if wrong:
         raise UserError(
             f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
@@ -97,6 +98,26 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
             f'another shape ({", ".join(wrong[:3])}, ...); was the file made by '
             'tools/convert_checkpoint.py, for this arch?'
         )
+
+
+def load_what_fits(module: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[list[str], int]:
+    """Load tensors into a module, whose hooks may adapt them to it; others than its are left out.
+
+    Args:
+        module: The module.
+        state: Tensors by their names in the module.
+
+    Returns:
+        Names of the module's tensors that are missing or of another shape, and how many it has.
+    """
+    # Old checkpoints lack these counters, and BatchNorm does without.
+    names = [name for name in module.state_dict() if not name.endswith('num_batches_tracked')]
+    wrong = set(names) - set(state)
+    try:
+        module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        wrong |= set(re.findall(r'size mismatch for (\S+):', str(error)))
+    return [name for name in names if name in wrong], len(names)
 
 
 def check_checkpoint(path: str) -> None:

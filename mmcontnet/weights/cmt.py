@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.cmt import ARCHS
-from .family import CheckpointError, Converted
+from .family import CheckpointError, Converted, Tensors
 
 NAME = 'CMT'
 
@@ -45,7 +45,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: If no arch of ours has these widths and depths.
     """
-    converted: dict[str, Tensor] = {}
+    converted = Tensors()
     depths = [0, 0, 0, 0]
     for key, value in state_dict.items():
         block = re.match(r'blocks_([a-d])\.(\d+)\.', key)
@@ -70,7 +70,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
             if img_size != fields['img_size']:
                 backbone['img_size'] = img_size
             neck = dict(type='CMTNeck', in_channels=fields['embed_dims'][-1])
-            return Converted(converted, backbone, neck)
+            return Converted(dict(converted), backbone, neck)
     raise CheckpointError(
         f'a CMT of unknown arch: depths {tuple(depths)}, width {width}; known: {sorted(ARCHS)}'
     )

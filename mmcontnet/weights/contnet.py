@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.contnet import ARCHS, PATCH_SIZES
-from .family import CheckpointError, Converted
+from .family import CheckpointError, Converted, Tensors
 
 NAME = 'ConTNet'
 
@@ -46,7 +46,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
         CheckpointError: If no arch of ours has these depths and widths, or tensors contradict each
             other.
     """
-    converted: dict[str, Tensor] = {}
+    converted = Tensors()
     depths = [0, 0, 0, 0]
     pooled = {block[1] for key in state_dict if (block := _POOLED_SHORTCUT.match(key))}
     if pooled and pooled != {'1', '2', '3'}:
@@ -73,8 +73,6 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
             name = f'head.{key}'
         else:
             name = key.replace('layer0.conv.conv', 'backbone.stem.conv')
-        if name in converted:
-            raise CheckpointError(f'{key} and another tensor are both {name}')
         converted[name] = value
     stem = converted.get('backbone.stem.conv.weight')
     width = None if stem is None else stem.shape[0]
@@ -83,7 +81,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
             backbone = dict(type='ConTNet', arch=arch, **_options(converted, fields))
             if pooled:
                 backbone['avg_down'] = True
-            return Converted(converted, backbone)
+            return Converted(dict(converted), backbone)
     raise CheckpointError(
         f'a ConTNet of unknown arch: depths {tuple(depths)}, width {width}; known: {sorted(ARCHS)}'
     )

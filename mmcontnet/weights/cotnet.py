@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..backbones.cotnet import ARCHS
-from .family import CheckpointError, Converted
+from .family import CheckpointError, Converted, Tensors
 
 NAME = 'CoTNet'
 
@@ -47,7 +47,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
     """
     deep = 'conv1.0.weight' in state_dict
     shortcut = ('1', '2') if deep else ('0', '1')
-    converted: dict[str, Tensor] = {}
+    converted = Tensors()
     depths = [0, 0, 0, 0]
     for key, value in state_dict.items():
         block = re.match(r'layer([1-4])\.(\d+)\.', key)
@@ -72,7 +72,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
             fields['mid_channels'][0],
             fields['deep'],
         ):
-            return Converted(converted, dict(type='CoTNet', arch=arch))
+            return Converted(dict(converted), dict(type='CoTNet', arch=arch))
     raise CheckpointError(
         f'a CoTNet of unknown arch: depths {tuple(depths)}, width {width}; known: {sorted(ARCHS)}'
     )

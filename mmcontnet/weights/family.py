@@ -12,6 +12,15 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that is not what it should be."""
 
 
+class Tensors(dict[str, Tensor]):
+    """Tensors by their new names, of which each can be given once."""
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        if name in self:
+            raise CheckpointError(f'two tensors of the checkpoint are both {name}')
+        super().__setitem__(name, tensor)
+
+
 @dataclass(frozen=True)
 class Converted:
     """A converted checkpoint.

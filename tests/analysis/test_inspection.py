@@ -15,9 +15,9 @@ from mmcontnet.analysis.inspection import (
     estimate_norm_statistics,
     find_images,
     input_normalisation,
-    replacing,
     to_input,
 )
+from mmcontnet.analysis.report import replacing
 from mmcontnet.engine import UserError, load_config
 
 ROOT = Path(__file__).parents[2]

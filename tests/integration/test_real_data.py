@@ -117,7 +117,9 @@ def test_a_narrow_cmt_tells_digits_apart_after_an_epoch(folder: Path) -> None:
     assert train_and_test(config, folder)['accuracy/top1'] > 50
 
 
-def test_faster_rcnn_with_cotnet_learns_from_tree_crowns_in_one_process(folder: Path) -> None:
+def test_faster_rcnn_with_cotnet_trains_and_is_tested_on_tree_crowns_in_one_process(
+    folder: Path,
+) -> None:
     config = folder / 'crowns.py'
     config.write_text(
         dedent(

@@ -182,3 +182,13 @@ def test_bad_files_are_named_and_nothing_is_written(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="'no.pth' not found"):
         convert_checkpoint('no.pth', tmp_path / 'ours.pth')
+
+
+@pytest.mark.parametrize(
+    ('name', 'twin'),
+    [('cmt-ti_160', 'stages.0.position_bias.table'), ('cotnet-50', 'layer1.0.norm1.weight')],
+)
+def test_two_tensors_of_one_name_are_refused_in_every_family(name: str, twin: str) -> None:
+    author = author_state_dict(record(name)['state_dict'])
+    with pytest.raises(CheckpointError, match='two tensors of the checkpoint are both backbone'):
+        convert_state_dict({**author, twin: torch.ones(1)})
