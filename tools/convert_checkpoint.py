@@ -3,6 +3,8 @@
 The family, the arch and its options are recognised from keys and shapes, and printed: your config's
 backbone needs the same. (Of a ConTNet two things leave no trace in
 its tensors, so only you can tell: pre_norm, and patch_sizes unless each patch has an encoding.)
+Of a file that holds the weights and their moving average the average is taken.
+
 Use the result as
     init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
 in a detector's backbone, or as load_from of a classification config.
@@ -21,12 +23,19 @@ def main() -> None:
     )
     parser.add_argument('src', help="the authors' checkpoint")
     parser.add_argument('dst', help='file to write')
+    parser.add_argument(
+        '--ema',
+        action=argparse.BooleanOptionalAction,
+        help='take the moving average of the weights, or (--no-ema) the weights themselves; '
+        'default: the average if there is one',
+    )
     args = parser.parse_args()
     try:
-        converted = convert_checkpoint(args.src, args.dst)
+        converted = convert_checkpoint(args.src, args.dst, args.ema)
     except (CheckpointError, OSError) as error:
         sys.exit(f'convert_checkpoint.py: error: {error}')
-    print(f'{args.dst}: {len(converted.state_dict)} tensors for {converted.backbone}')
+    source = f', from {converted.entry!r}' if converted.entry else ''
+    print(f'{args.dst}: {len(converted.state_dict)} tensors for {converted.backbone}{source}')
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from .family import CheckpointError, Converted
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
 FAMILIES = (contnet, cmt, cotnet)
 
-_WRAPPERS = ('state_dict', 'model')
+#: Where training scripts keep the weights, and their moving average.
+_PLAIN = ('state_dict', 'model')
+_AVERAGED = tuple(f'{entry}_ema' for entry in _PLAIN)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
@@ -84,15 +87,23 @@ def _size(shape: torch.Size | None) -> str:
     return 'nothing' if shape is None else str(tuple(shape))
 
 
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+def load_state_dict(
+    path: str | Path, ema: bool | None = None
+) -> tuple[dict[str, Tensor], str | None]:
     """Read the tensors of a checkpoint without running any code that it may hold.
 
     Args:
-        path: A file written by ``torch.save``: a state dict, or one under ``state_dict``/``model``.
+        path: A file written by ``torch.save``: a state dict, or one under ``state_dict`` or
+            ``model``, or a moving average of it under ``state_dict_ema`` or ``model_ema``.
+        ema: Take the moving average (True) or the plain weights (False) of a file that tells them
+            apart; None takes the average if there is one.
+
+    Returns:
+        The tensors, and the entry they were under; None for a bare state dict.
 
     Raises:
         CheckpointError: If the file is missing, broken, holds more than tensors and plain
-            containers, or no tensors.
+            containers, no tensors, or not those that ``ema`` asks for.
     """
     if not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {str(path)!r} not found')
@@ -109,31 +120,45 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # a broken archive or pickle may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f'cannot read checkpoint {str(path)!r}: {reason}') from None
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    entries = [
+        entry
+        for entry in (*_AVERAGED, *_PLAIN)  # the papers' results are the average's
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping)
+    ]
+    wanted = [entry for entry in entries if ema is None or (entry in _AVERAGED) == ema]
+    if (entries and not wanted) or (ema and not entries):
+        kind, accepted = ('moving average', _AVERAGED) if ema else ('plain weights', _PLAIN)
+        raise CheckpointError(
+            f'{str(path)!r} holds no {kind} ({" or ".join(accepted)})'
+            + (f', only {" and ".join(entries)}' if entries else '')
+        )
+    state_dict = content[wanted[0]] if wanted else content
+    if not isinstance(state_dict, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
         raise CheckpointError(
-            f'{str(path)!r} holds no state dict, neither bare nor under {" or ".join(_WRAPPERS)}'
+            f'{str(path)!r} holds no state dict, neither bare nor under '
+            + ', '.join((*_PLAIN, *_AVERAGED))
         )
-    return dict(content)
+    return dict(state_dict), wanted[0] if wanted else None
 
 
-def convert_checkpoint(source: str | Path, destination: str | Path) -> Converted:
+def convert_checkpoint(
+    source: str | Path, destination: str | Path, ema: bool | None = None
+) -> Converted:
     """Convert a file; ``destination`` appears whole or not at all.
 
     Args:
         source: The authors' checkpoint.
         destination: Written as ``{'state_dict': ..., 'meta': {'backbone': ...}}``.
+        ema: See :func:`load_state_dict`.
 
     Raises:
         CheckpointError: If the source cannot be read or converted.
         OSError: If the destination cannot be written.
     """
-    converted = convert_state_dict(load_state_dict(source))
+    state_dict, entry = load_state_dict(source, ema)
+    converted = replace(convert_state_dict(state_dict), entry=entry)
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=destination.name)

@@ -29,8 +29,10 @@ class Converted:
         state_dict: mmpretrain-style names: ``backbone.*``, ``neck.*``, ``head.fc.*``.
         backbone: Config of the backbone that the tensors fit.
         neck: Config of the neck, for families whose classifiers have one with parameters.
+        entry: Where in the checkpoint's file the tensors were; None for a bare state dict.
     """
 
     state_dict: dict[str, Tensor]
     backbone: dict[str, Any]
     neck: dict[str, Any] | None = None
+    entry: str | None = None

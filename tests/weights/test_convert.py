@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 
 from mmcontnet.backbones import ConTNet
 from mmcontnet.weights import CheckpointError, convert_checkpoint, convert_state_dict
+from tests.inprocess import run_tool
 from tests.parity import author_state_dict, record
 
 
@@ -17,20 +18,85 @@ def author() -> dict[str, torch.Tensor]:
     return author_state_dict(record('cont-s')['state_dict'])
 
 
-def test_wrappers_and_prefixes_make_no_difference(author: dict, tmp_path: Path) -> None:
-    expected = convert_state_dict(author)
-    assert expected.backbone == dict(type='ConTNet', arch='s')
-    wrapped = {f'module.{key}': value for key, value in author.items()}
-    args = argparse.Namespace(lr=0.1, data='/imagenet')
-    for content in (
-        author,
-        {'model': author, 'args': args},
-        {'state_dict': wrapped, 'epoch': 3},
-    ):
-        torch.save(content, tmp_path / 'author.pth')
-        convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.pth')
-        written = torch.load(tmp_path / 'ours.pth', weights_only=True)
-        torch.testing.assert_close(written['state_dict'], expected.state_dict)
+def saved(names: tuple[str, ...], path: Path) -> None:
+    """Save what training scripts do: zeros as weights, ones as their average, and more."""
+    shapes = record('cont-s')['state_dict']
+    # Of one element in memory each: nothing here takes time.
+    zeros, ones = (
+        {k: x.expand(s) for k, s in shapes.items()} for x in (torch.zeros(()), torch.ones(()))
+    )
+    content: dict = {}
+    for name in names:
+        weights = ones if name.endswith('ema') else zeros
+        content[name] = {f'module.{key}': value for key, value in weights.items()}
+    if names:
+        optimizer = {
+            'state': {0: {'momentum_buffer': torch.ones(2)}},
+            'param_groups': [{'lr': 0.1}],
+        }
+        args = argparse.Namespace(lr=0.1, data='/imagenet')
+        content.update(arch='net', epoch=3, args=args, optimizer=optimizer, metric=76.5)
+    torch.save(content or zeros, path)
+
+
+@pytest.mark.parametrize(
+    ('names', 'option', 'taken'),
+    [
+        ((), [], None),
+        ((), ['--no-ema'], None),
+        (('model',), [], 'model'),
+        (('state_dict',), ['--no-ema'], 'state_dict'),
+        (('state_dict', 'state_dict_ema'), [], 'state_dict_ema'),
+        (('state_dict', 'state_dict_ema'), ['--ema'], 'state_dict_ema'),
+        (('state_dict', 'state_dict_ema'), ['--no-ema'], 'state_dict'),
+        (('model', 'model_ema'), [], 'model_ema'),
+        (('state_dict_ema',), [], 'state_dict_ema'),
+    ],
+    ids=str,
+)
+def test_wrapped_or_not_the_average_or_what_is_asked_for_is_converted_and_named(
+    names: tuple[str, ...],
+    option: list[str],
+    taken: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    source, target = tmp_path / 'author.pth', tmp_path / 'ours.pth'
+    saved(names, source)
+    assert run_tool(monkeypatch, 'convert_checkpoint.py', source, target, *option) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"'arch': 's'}}, from {taken!r}" if taken else "'arch': 's'}")
+    state_dict = torch.load(target, weights_only=True)['state_dict']
+    expected = 1.0 if str(taken).endswith('ema') else 0.0
+    assert all((tensor == expected).all() for tensor in state_dict.values())
+
+
+@pytest.mark.parametrize(
+    ('names', 'option', 'message'),
+    [
+        ((), '--ema', r'no moving average \(state_dict_ema or model_ema\)$'),
+        (('model',), '--ema', r'no moving average \(.*\), only model$'),
+        (
+            ('state_dict_ema',),
+            '--no-ema',
+            r'no plain weights \(state_dict or model\), only state_dict_ema$',
+        ),
+    ],
+    ids=str,
+)
+def test_weights_that_are_asked_for_and_missing_are_named(
+    names: tuple[str, ...],
+    option: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, target = tmp_path / 'author.pth', tmp_path / 'ours.pth'
+    saved(names, source)
+    line = run_tool(monkeypatch, 'convert_checkpoint.py', source, target, option)
+    assert re.search(f'^convert_checkpoint.py: error: .*author.pth.* holds {message}', str(line))
+    assert not target.exists()
 
 
 def test_a_converted_file_initialises_the_backbone_of_a_detector(
