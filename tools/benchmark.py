@@ -1,9 +1,11 @@
 """Measure throughput and peak memory of networks side by side: forward and training step.
 
-NETWORK is a config file, a config that mmdet or mmpretrain installs, as in
-mmpretrain::resnet/resnet50_8xb32_in1k.py, or timm:MODEL if timm is installed. Of a classifier the
-whole network is measured, of a detector or a segmenter the backbone and the neck. Weights are
-random. A training step is forward, backward and SGD with momentum; fp16 and bf16 are autocast's.
+NETWORK is an arch of this project for its ImageNet classifier, as in cont_m, cmt_s, cotnet50, a
+model of mmpretrain's, as in resnet50_8xb32_in1k, a config file, a config that mmdet, mmseg or
+mmpretrain installs, as in mmdet::retinanet/retinanet_r50_fpn_1x_coco.py, or timm:MODEL if timm is
+installed. Of a classifier the whole network is measured, of a detector or a segmenter the backbone
+and the neck. Weights are random. A training step is forward, backward and SGD with momentum; fp16
+and bf16 are autocast's.
 
 The networks take turns, and are compared with the first: "speed" above 1 is faster, "time per
 multiply-add" below 1 makes better use of the machine. A ratio is printed with its 95 % confidence

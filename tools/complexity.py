@@ -68,7 +68,8 @@ def count_one(name: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Any]:
     """Print a network by its parts, below what its config says of the paper."""
     result = complexity(cfg, shape)
     # The first comment says what the paper reports.
-    lines = Path(name).read_text().splitlines() if Path(name).is_file() else []
+    path = Path(cfg.filename)
+    lines = path.read_text().splitlines() if path.is_file() else []
     for line in takewhile(lambda line: line.startswith('#'), lines):
         print(line)
     print(f'{name} at {shape[0]} x {shape[1]}:')

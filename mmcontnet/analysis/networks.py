@@ -17,7 +17,9 @@ from ..engine import UserError, load_config
 #: How the tools' help says what a network may be named by.
 NETWORK_HELP = (
     'a config file, or one that mmdet, mmseg or mmpretrain installs, as in '
-    'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py; an arch of this project for its ImageNet '
+    "classifier, as in cont_m, cmt_s, cotnet50; or a model of mmpretrain's, as in "
+    'resnet50_8xb32_in1k'
 )
 
 

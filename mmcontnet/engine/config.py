@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -13,6 +16,42 @@ from mmengine.registry import init_default_scope
 
 class UserError(Exception):
     """A mistake that one line explains; command lines print it and exit with 1."""
+
+
+def find_config(name: str) -> str:
+    """Find a config by a name instead of a path.
+
+    Args:
+        name: A config of this project (``cont_m_8xb64_in1k``), the arch of one of its ImageNet
+            classifiers (``cont_m``: what stands before the batch size), or a model of mmpretrain's
+            index (``resnet50_8xb32_in1k``).
+
+    Returns:
+        The path of the config.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    not_found = f'config {name!r} not found'
+    if os.path.basename(name) != name or name.endswith('.py'):
+        raise UserError(not_found)  # a path
+    package = Path(__file__).parents[1]
+    installed = package / '.mim' / 'configs'  # of a wheel or an editable install
+    folder = installed if installed.is_dir() else package.parent / 'configs'
+    configs = {path.stem: str(path) for path in sorted(folder.glob('*.py'))}
+    archs = {
+        match[1]: path
+        for stem, path in configs.items()
+        if (match := re.fullmatch(r'(.+?)_\d+xb\d+_in1k', stem))
+    }
+    if found := configs.get(name) or archs.get(name):
+        return found
+    if find_spec('mmpretrain'):
+        from mmpretrain.apis import ModelHub
+
+        with suppress(ValueError):
+            return ModelHub.get(name).config.filename
+    raise UserError(f"{not_found}; it is no model of mmpretrain's and no arch ({', '.join(archs)})")
 
 
 def load_config(
@@ -26,7 +65,7 @@ def load_config(
 
     Args:
         path: Config file, or ``mmdet::...``, ``mmseg::...`` or ``mmpretrain::...`` for one that
-            these packages install.
+            these packages install, or a name that :func:`find_config` knows.
         options: ``--cfg-options``, dotted names to values.
         work_dir: Folder of logs and checkpoints; None takes the config's, or
             ``work_dirs/<name of the config>``.
@@ -40,7 +79,7 @@ def load_config(
         configs = os.path.join(os.path.dirname(mmseg.origin), '.mim', 'configs')
         path = os.path.join(configs, path.removeprefix('mmseg::'))
     if '::' not in path and not os.path.isfile(path):
-        raise UserError(f'config {path!r} not found')
+        path = find_config(path)
     try:
         # Of the packages' own configs mmengine finds the files as bases only.
         inherited = f'_base_ = {path!r}'

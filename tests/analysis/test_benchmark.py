@@ -171,6 +171,11 @@ def test_configs_without_a_model_are_refused() -> None:
         build_network('no.py')
 
 
+def test_networks_are_built_by_arch_and_by_mmpretrains_names() -> None:
+    for name, backbone in (('cmt_ti', 'CMT'), ('resnet18_8xb32_in1k', 'ResNet')):
+        assert type(build_network(name).backbone).__name__ == backbone
+
+
 def test_timm_is_asked_for_only_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'timm', None)
     with pytest.raises(UserError, match='timm is not installed'):

@@ -165,7 +165,7 @@ def test_tool_prints_and_writes_the_parts_below_the_configs_comment(
 ) -> None:
     config = CONFIGS / 'cont_ti_8xb64_in1k.py'
     file = tmp_path / 'ti.json'
-    arguments = [config, '--shape', 64, 96, '--json', file]
+    arguments = ['cont_ti', '--shape', 64, 96, '--json', file]
     assert run_tool(monkeypatch, 'complexity.py', *arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == config.read_text().splitlines()[0]

@@ -1,0 +1,57 @@
+"""Configs by name: mmcontnet.engine.config."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import config as module
+from mmcontnet.engine.config import find_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+CLASSIFIERS = sorted(path.name for path in CONFIGS.glob('*_in1k.py'))
+
+
+@pytest.mark.parametrize('config', CLASSIFIERS)
+def test_every_imagenet_config_is_found_by_its_arch_and_by_its_own_name(config: str) -> None:
+    (arch,) = re.findall(r'(.+)_\d+xb\d+_in1k\.py', config)
+    for name in (arch, config.removesuffix('.py')):
+        path = Path(find_config(name))
+        assert path.name == config and path.samefile(CONFIGS / config)
+
+
+def test_a_config_that_is_named_is_loaded_as_its_path_would_be() -> None:
+    cfg = load_config('cont_ti')
+    assert cfg.model.backbone.arch == 'ti'
+    assert cfg.work_dir == 'work_dirs/cont_ti_8xb64_in1k'
+    assert Path(load_config('fcos_cont_m_fpn_1x_coco').filename).is_file()
+
+
+def test_models_of_mmpretrain_are_found_by_the_names_of_its_index() -> None:
+    cfg = load_config('resnet18_8xb32_in1k')
+    assert cfg.model.backbone == dict(
+        load_config(f'mmpretrain::resnet/{Path(cfg.filename).name}').model.backbone
+    )
+    # Where name and file differ.
+    cfg = load_config('vit-base-p32_in21k-pre_3rdparty_in1k-384px')
+    assert Path(cfg.filename).name == 'vit-base-p32_64xb64_in1k-384px.py'
+
+
+def test_an_installed_package_has_its_own_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'mmcontnet/.mim/configs').mkdir(parents=True)
+    (tmp_path / 'configs').mkdir()  # of whatever else is installed there
+    for folder in ('configs', 'mmcontnet/.mim/configs'):
+        (tmp_path / folder / 'cont_x_8xb64_in1k.py').touch()
+    monkeypatch.setattr(module, '__file__', str(tmp_path / 'mmcontnet/engine/config.py'))
+    assert find_config('cont_x') == str(tmp_path / 'mmcontnet/.mim/configs/cont_x_8xb64_in1k.py')
+
+
+def test_an_unknown_name_is_told_the_archs_and_a_path_is_just_not_found() -> None:
+    with pytest.raises(UserError, match=r"^config 'cont_xl' not found; .*\(cmt_b, .*cont_m, "):
+        find_config('cont_xl')
+    for path in ('cont_m.py', 'configs/cont_m'):
+        with pytest.raises(UserError, match=f"^config '{path}' not found$"):
+            find_config(path)
