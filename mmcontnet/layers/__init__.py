@@ -1,5 +1,6 @@
 """The papers' building blocks: modules with parameters, one concept a file."""
 
+from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
@@ -8,15 +9,19 @@ from .position_bias import BIAS_RESIZES, PositionBias
 
 __all__ = [
     'BIAS_RESIZES',
+    'COMBINATIONS',
     'CONTEXTS',
     'POS_ENCODINGS',
     'AxialPositionEncoding',
     'CMTBlock',
     'CoTLayer',
+    'ConvolutionPath',
     'LightweightAttention',
     'PatchEncoder',
+    'PathSum',
     'PositionBias',
     'RelativePositionBias',
     'SequencePositionEncoding',
+    'SlidingACmix',
     'SplitAttention',
 ]

@@ -5,11 +5,11 @@ from .linear import linear
 from .local_aggregation import local_aggregation
 from .patches import merge_patches, pad_to_multiple, partition_patches
 from .position_bias import resize_matrix, resize_spatial
+from .sliding_attention import sliding_attention
 from .subsample import subsample
 
 __all__ = [
     'attention',
-    'subsample',
     'linear',
     'local_aggregation',
     'low_rank_biased_attention',
@@ -18,4 +18,6 @@ __all__ = [
     'partition_patches',
     'resize_matrix',
     'resize_spatial',
+    'sliding_attention',
+    'subsample',
 ]

@@ -1,0 +1,169 @@
+"""ACmix: attention and convolution from the same projections (arXiv:2111.14556, section 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import sliding_attention
+
+#: Ways to add up the paths (table 6), F = alpha * attention + beta * convolution.
+COMBINATIONS = ('rates', 'complement', 'attention_rate', 'sum')
+_KERNEL_SIZE = 3
+
+
+class ConvolutionPath(nn.Module):
+    """Convolution made of the features that attention projects (sections 4.2 and 4.3, figure 3c).
+
+    A linear map over the groups of feature maps, the same for every channel of a head, makes 9 maps
+    of each; a grouped 3x3 convolution, at first the one that shifts each of the 9 in a direction of
+    its own, adds them up. Attention's outputs come head by head, this path's channel by channel;
+    the released networks add them as they are.
+
+    Args:
+        groups: Groups of feature maps: 3 for each head, where queries, keys and values have the
+            same width.
+        head_channels: Maps in each group.
+        num_heads: Outputs for each channel of a head.
+        stride: Of the 3x3 convolution.
+        bias: Whether the linear map has one (in Swin).
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        head_channels: int,
+        num_heads: int,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        taps = _KERNEL_SIZE**2
+        self.num_heads = num_heads
+        self.mix = nn.Linear(groups, taps, bias=bias)
+        self.shift = nn.Conv2d(
+            taps * head_channels,
+            num_heads * head_channels,
+            _KERNEL_SIZE,
+            stride=stride,
+            padding=_KERNEL_SIZE // 2,
+            groups=head_channels,
+            bias=False,
+        )
+        # The released ResNet overwrites this with a random start; table 7 shows what it is worth.
+        with torch.no_grad():
+            self.shift.weight.copy_(torch.eye(taps).unflatten(1, (_KERNEL_SIZE, _KERNEL_SIZE)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, groups * head_channels, H, W) -> (B, head_channels * num_heads, H', W')."""
+        # In channels-last memory, channels of a head outside: what each linear map takes is dense.
+        tokens = x.permute(0, 2, 3, 1).unflatten(3, (self.mix.in_features, -1)).mT
+        weight = self.shift.weight
+        if self._composes and not x.is_meta:
+            weight = torch.einsum('otij,tg->ogij', weight, self.mix.weight)
+        else:
+            tokens = self.mix(tokens)
+        return F.conv2d(
+            tokens.flatten(3).permute(0, 3, 1, 2),
+            weight,
+            stride=self.shift.stride,
+            padding=self.shift.padding,
+            groups=self.shift.groups,
+        )
+
+    @property
+    def _composes(self) -> bool:
+        """Whether one convolution, of the groups as they are, takes no more multiply-adds.
+
+        Not with a bias, which the padding of the convolution does not have.
+        """
+        groups, taps, heads = self.mix.in_features, self.mix.out_features, self.num_heads
+        return self.mix.bias is None and groups * heads <= groups + taps * heads
+
+
+class PathSum(nn.Module):
+    """Add attention and convolution with learnt rates (equation 13).
+
+    Args:
+        combine: One of ``COMBINATIONS``: both rates learnt; only attention's, the other making it
+            up to 1; only attention's, the other being 1; none, both being 1.
+    """
+
+    def __init__(self, combine: str = 'rates') -> None:
+        super().__init__()
+        self.combine = combine
+        if combine != 'sum':
+            self.rate_attention = nn.Parameter(torch.full((1,), 0.5))
+        if combine == 'rates':
+            self.rate_convolution = nn.Parameter(torch.full((1,), 0.5))
+
+    @property
+    def rates(self) -> tuple[Tensor | float, Tensor | float]:
+        """The rates of attention and of convolution, alpha and beta."""
+        if self.combine == 'sum':
+            return 1.0, 1.0
+        alpha = self.rate_attention
+        if self.combine == 'rates':
+            return alpha, self.rate_convolution
+        return alpha, 1 - alpha if self.combine == 'complement' else 1.0
+
+    def forward(self, attention: Tensor, convolution: Tensor) -> Tensor:
+        """Two maps or sets of tokens of the same shape -> that shape."""
+        alpha, beta = self.rates
+        return alpha * attention + beta * convolution
+
+
+class SlidingACmix(nn.Module):
+    """ACmix with attention to a window that slides over the map, for the ResNet host (figure 2c).
+
+    Places in the image, a linear map of coordinates from -1 to 1, set keys apart: the authors'
+    logits are q (k_j + p_i - p_j), where p_i is the same for all pixels j of a window, so softmax
+    cancels it.
+
+    Args:
+        channels: Of input and output.
+        num_heads: Divides ``channels``.
+        kernel_size: Side of the attention's window, odd.
+        stride: Of both paths.
+        combine: See :class:`PathSum`.
+
+    Raises:
+        ValueError: If ``num_heads`` does not divide ``channels``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int = 4,
+        kernel_size: int = 7,
+        stride: int = 1,
+        combine: str = 'rates',
+    ) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f'num_heads must divide the {channels} channels, got {num_heads}')
+        self.num_heads = num_heads
+        self.kernel_size = kernel_size
+        self.stride = stride
+        head_channels = channels // num_heads
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.position = nn.Conv2d(2, head_channels, 1)
+        self.convolution = ConvolutionPath(3 * num_heads, head_channels, num_heads, stride=stride)
+        self.sum = PathSum(combine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
+        qkv = self.qkv(x)
+        q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        k = k - self.position(_coordinates(x))
+        attention = sliding_attention(q, k, v, self.kernel_size, stride=self.stride)
+        return self.sum(attention.flatten(1, 2), self.convolution(qkv))
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    """Columns and rows from -1 to 1, (2, H, W)."""
+    rows, cols = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[2:])
+    return torch.stack(torch.meshgrid(cols, rows, indexing='xy'))
