@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import CONTEXTS, CoTLayer, SplitAttention
-from ..ops import subsample
+from ..layers import CONTEXTS, Bottleneck, CoTLayer, ResNetStem, SplitAttention
 from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
 _RESNET = dict(
@@ -46,34 +44,6 @@ ARCHS: dict[str, dict[str, Any]] = {
 }
 
 
-class ResNetStem(nn.Module):
-    """7x7 stride-2 convolution, BatchNorm, ReLU and max-pool; or ResNet-D's three 3x3 convolutions.
-
-    Args:
-        in_channels: Channels of the image.
-        out_channels: Channels of the stem.
-        deep: Three convolutions, and no max-pool: the first stage strides itself.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, deep: bool) -> None:
-        super().__init__()
-        self.deep = deep
-        half = out_channels // 2
-        widths = (in_channels, half, half, out_channels) if deep else (in_channels, out_channels)
-        size = 3 if deep else 7
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, size, stride=1 if i else 2, padding=size // 2, bias=False)
-            for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / s), ceil(W / s)), s = 2 or 4."""
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(norm(conv(x)), inplace=True)
-        return x if self.deep else F.max_pool2d(x, 3, stride=2, padding=1)
-
-
 class BlurPool(nn.Module):
     """Stride 2 after a 3x3 binomial filter of every channel (Zhang 2019, arXiv:1904.11486)."""
 
@@ -90,83 +60,6 @@ class BlurPool(nn.Module):
         x = F.pad(x, [1] * 4, 'reflect' if min(x.shape[2:]) > 1 else 'replicate')
         kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
         return F.conv2d(x, kernel, stride=2, groups=x.shape[1])
-
-
-class CoTBottleneck(nn.Module):
-    """ResNet's bottleneck with a layer in the place of its 3x3 convolution (section 3.3).
-
-    A stride is a 3x3 average pool before a CoT layer, and other layers' own; with ``blur``, a blur
-    after any layer. The layer has its own norm and activation.
-
-    Args:
-        in_channels: Channels of the input.
-        mid_channels: Channels of the layer.
-        out_channels: Channels of the output.
-        layer: ``'cot'``, ``'split'`` or ``'conv'``.
-        cot: Arguments of the CoT layer.
-        stride: Of the block.
-        pool_shortcut: Average pixels in the shortcut instead of skipping them (ResNet-D).
-        blur: Stride after the layer.
-        drop_path_rate: Stochastic depth.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        mid_channels: int,
-        out_channels: int,
-        layer: str,
-        *,
-        cot: Mapping[str, Any],
-        stride: int = 1,
-        pool_shortcut: bool = False,
-        blur: bool = False,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(mid_channels)
-        self.stride = stride
-        self.pool = None
-        self.blur = BlurPool() if blur and stride > 1 else None
-        layer_stride = 1 if blur else stride
-        self.layer: nn.Module
-        if layer == 'cot':
-            if layer_stride > 1:
-                self.pool = nn.AvgPool2d(3, layer_stride, padding=1)
-            self.layer = CoTLayer(mid_channels, **cot)
-        elif layer == 'split':
-            self.layer = SplitAttention(mid_channels, layer_stride)
-        else:
-            self.layer = nn.Sequential(
-                nn.Conv2d(
-                    mid_channels, mid_channels, 3, stride=layer_stride, padding=1, bias=False
-                ),
-                nn.BatchNorm2d(mid_channels),
-                nn.ReLU(inplace=True),
-            )
-        self.conv3 = nn.Conv2d(mid_channels, out_channels, 1, bias=False)
-        self.norm3 = nn.BatchNorm2d(out_channels)
-        self.shortcut = None
-        if stride > 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-            )
-        self.pool_shortcut = pool_shortcut
-        self.drop_path = DropPath(drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
-        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        if self.pool is not None:
-            out = self.pool(out)
-        out = self.layer(out)
-        if self.blur is not None:
-            out = self.blur(out)
-        out = self.drop_path(self.norm3(self.conv3(out)))
-        if self.shortcut is not None:
-            x = self.shortcut(subsample(x, self.stride, self.pool_shortcut))
-        return F.relu(out + x, inplace=True)
 
 
 @MODELS.register_module()
@@ -236,15 +129,13 @@ class CoTNet(HybridBackbone):
                 kind = ('cot', 'split')[j % 2] if layers[i] == 'alternate' else layers[i]
                 stride = 2 if j == 0 and (i > 0 or deep) else 1
                 blocks.append(
-                    CoTBottleneck(
+                    Bottleneck(
                         width,
                         mid,
                         out,
-                        kind,
-                        cot=cot,
+                        **_layer(kind, mid, stride, fields['blur'], cot),
                         stride=stride,
                         pool_shortcut=deep,
-                        blur=fields['blur'],
                         drop_path_rate=drop_paths[i][j],
                     )
                 )
@@ -257,6 +148,23 @@ class CoTNet(HybridBackbone):
             (4, 8, 16, 32),
         )
         self.apply(_init_parameters)
+
+
+def _layer(
+    kind: str, channels: int, stride: int, blur: bool, cot: Mapping[str, Any]
+) -> dict[str, nn.Module | None]:
+    """Make what takes the place of a 3x3 convolution, and what strides before or after it."""
+    after = BlurPool() if blur and stride > 1 else None
+    if after is not None:
+        stride = 1
+    if kind == 'cot':
+        before = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else None
+        return dict(layer=CoTLayer(channels, **cot), before=before, after=after)
+    if kind == 'split':
+        return dict(layer=SplitAttention(channels, stride), after=after)
+    conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+    layer = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return dict(layer=layer, after=after)
 
 
 def _init_parameters(module: nn.Module) -> None:

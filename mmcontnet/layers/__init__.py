@@ -6,6 +6,7 @@ from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
+from .resnet import Bottleneck, ResNetStem
 
 __all__ = [
     'BIAS_RESIZES',
@@ -13,6 +14,7 @@ __all__ = [
     'CONTEXTS',
     'POS_ENCODINGS',
     'AxialPositionEncoding',
+    'Bottleneck',
     'CMTBlock',
     'CoTLayer',
     'ConvolutionPath',
@@ -21,6 +23,7 @@ __all__ = [
     'PathSum',
     'PositionBias',
     'RelativePositionBias',
+    'ResNetStem',
     'SequencePositionEncoding',
     'SlidingACmix',
     'SplitAttention',
