@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_classifiers_cost_what_the_authors_do(
     if without_attention:
         difference = total.multiply_adds - total.attention
         assert difference == pytest.approx(without_attention, abs=1e6)
+
+
+# The networks of others in another training, on other classes, and of the small real data.
+NOT_IN_FIGURES = re.compile(
+    '_strong_aug|_advanced|_cifar|_cars|_flowers102|_pets|_tree_crowns|_nuclei|_digits'
+)
+
+
+def test_every_network_of_the_configs_has_figures() -> None:
+    configs = {path.name for path in CONFIGS.glob('*.py')}
+    missing = configs - read_figures().keys()
+    assert {config for config in missing if not NOT_IN_FIGURES.search(config)} == set()
 
 
 @pytest.mark.parametrize('config', read_figures())
