@@ -15,7 +15,13 @@ from PIL import Image
 from mmcontnet.analysis.attention_map import attention_maps, plot_attention_maps
 from mmcontnet.analysis.inspection import build_backbone, find_images, to_input
 from mmcontnet.analysis.networks import NETWORK_HELP
-from mmcontnet.analysis.report import markdown_table, replacing, write_json
+from mmcontnet.analysis.report import (
+    PICTURES,
+    check_out,
+    markdown_table,
+    replacing,
+    write_json,
+)
 from mmcontnet.engine import UserError, load_config
 
 
@@ -46,7 +52,10 @@ def parse_args() -> argparse.Namespace:
         default=Path('attention_map.png'),
         help='picture to write; the weights go into a .json beside it (default: %(default)s)',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.size < 1:
+        parser.error(f'--size takes a positive number, got {args.size}')
+    return args
 
 
 def main() -> None:
@@ -54,6 +63,9 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     try:
+        check_out(args.out, PICTURES)
+        if args.image.is_dir():
+            raise UserError(f'IMAGE must be a file, and {str(args.image)!r} is a folder')
         (file,) = find_images([args.image])
         cfg = load_config(args.config)
         image = Image.open(file).convert('RGB')
@@ -62,7 +74,7 @@ def main() -> None:
             raise UserError(f'--pixel {x} {y} is outside of {image.width} x {image.height}')
         place = ((x + 0.5) / image.width, (y + 0.5) / image.height)
         scale = args.size / max(image.size)
-        image = image.resize((round(image.width * scale), round(image.height * scale)))
+        image = image.resize([max(1, round(side * scale)) for side in image.size])
         backbone = build_backbone(cfg, args.checkpoint).to(args.device)
         maps = attention_maps(backbone, to_input(image, cfg).to(args.device), place)
         with replacing(args.out) as partial:

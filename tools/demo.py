@@ -1,6 +1,6 @@
 """Draw what a network sees on pictures: boxes, masks, a segmentation or a class.
 
-Beside each picture a .json file lists what is drawn. For detections beside annotations, see
+Beside each PICTURE, PICTURE.json lists what is drawn. For detections beside annotations, see
 tools/draw_detections.py and `tools/test.py --show-dir`.
 """
 
@@ -16,7 +16,7 @@ from rich.progress import track
 from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
-from mmcontnet.analysis.report import markdown_table, replacing, write_json
+from mmcontnet.analysis.report import check_out, markdown_table, replacing, write_json
 from mmcontnet.engine import UserError, check_checkpoint, load_config
 
 
@@ -52,18 +52,18 @@ def main() -> None:
         out = args.out or args.image.with_name(f'{args.image.stem}_demo{args.image.suffix}')
         if out.resolve() == args.image.resolve():
             raise UserError('--out must not be IMAGE itself')
-        if args.image.is_file() and out.suffix.lower() not in SUFFIXES:
-            raise UserError(f'--out must be one of {", ".join(SUFFIXES)}, got {str(out)!r}')
-        if not out.resolve().parent.is_dir():
-            raise UserError(f'no folder {str(out.parent)!r} for --out')
-        if args.image.is_dir():
+        if args.image.is_file():
+            check_out(out, SUFFIXES)
+        else:
             out.mkdir(exist_ok=True)
         predictor = Predictor(cfg, args.checkpoint, args.device, args.score_thr)
         for image in track(images, description='Pictures'):
             picture = out / image.name if args.image.is_dir() else out
             with replacing(picture) as partial:
                 seen = predictor(image, partial)
-            write_json(picture.with_suffix('.json'), dict(image=str(image), predictions=seen))
+            # After the whole name: a.jpg and a.png may lie in one folder.
+            description = picture.with_name(f'{picture.name}.json')
+            write_json(description, dict(image=str(image), predictions=seen))
             rows.append([str(picture), describe(seen)])
     except (UserError, OSError, RuntimeError, ValueError) as error:
         first_line = str(error).partition('\n')[0]

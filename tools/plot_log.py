@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from mmcontnet.analysis.curves import plot_curves
+from mmcontnet.analysis.report import PICTURES, check_out
+from mmcontnet.engine import UserError
 
 
 def main() -> None:
@@ -15,8 +17,9 @@ def main() -> None:
     args = parser.parse_args()
     picture = args.out or args.work_dir / 'curves.png'
     try:
+        check_out(picture, PICTURES)
         plot_curves(args.work_dir, picture)
-    except (OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         sys.exit(f'plot_log.py: error: {error}')
     print(picture)
 

@@ -33,7 +33,13 @@ from mmcontnet.analysis.receptive_field import (
     plot_receptive_fields,
     receptive_fields,
 )
-from mmcontnet.analysis.report import markdown_table, replacing, write_json
+from mmcontnet.analysis.report import (
+    PICTURES,
+    check_out,
+    markdown_table,
+    replacing,
+    write_json,
+)
 from mmcontnet.engine import UserError, load_config
 
 
@@ -121,10 +127,9 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     networks: list[tuple[str, list[ReceptiveField]]] = []
     try:
+        check_out(args.out, PICTURES)
         find_images(args.images)
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
-        if not args.out.resolve().parent.is_dir():
-            raise UserError(f'no folder {str(args.out.parent)!r} for --out')
         for cfg, network in zip(configs, args.networks, strict=True):
             networks.append((title(cfg, network), measure(cfg, network, args)))
         with replacing(args.out) as partial:

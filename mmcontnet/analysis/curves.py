@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from .report import replacing
 
 #: Validation figures worth a curve; a log may name them after a prefix, as in `coco/bbox_mAP`.
 METRICS = ('bbox_mAP', 'bbox_mAP_50', 'segm_mAP', 'mIoU', 'accuracy/top1')
@@ -28,26 +32,21 @@ def read_scalars(work_dir: Path) -> list[Record]:
     """
     history: list[Record] = []
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records = _read_log(path)
-        if records:
-            history = [r for r in history if r['step'] < records[0]['step']] + records
+        records: list[Record] = []
+        for line in path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):  # the last line of a run that was killed
+                records.append(json.loads(line))
+        first = next((r['step'] for r in records if 'loss' in r), math.inf)
+        history = [r for r in history if r['step'] < first]
+        # A start may begin with a validation, of what was trained before it.
+        iteration = history[-1]['step'] if history else 0
+        for record in records:
+            if 'loss' in record:
+                iteration = record['step']
+            else:  # by default mmengine counts validation in epochs, or it is always 0
+                record['step'] = iteration
+        history += records
     return history
-
-
-def _read_log(path: Path) -> list[Record]:
-    records: list[Record] = []
-    iteration = 0
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
-            continue
-        if 'loss' in record:
-            iteration = record['step']
-        else:  # by default mmengine counts validation in epochs, which are 0 where there are none
-            record['step'] = iteration
-        records.append(record)
-    return records
 
 
 def plot_curves(work_dir: Path, picture: Path) -> None:
@@ -93,4 +92,5 @@ def plot_curves(work_dir: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.savefig(picture, dpi=120)
+    with replacing(picture) as partial:
+        figure.savefig(partial, dpi=120)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .report import replacing
+
 Box = Sequence[float]  # x, y, width, height in pixels of the image, as in COCO
 
 ANNOTATED, DETECTED = '#33e0ff', '#ffb000'  # apart on vegetation and for the colour-blind
@@ -68,8 +70,17 @@ def draw_results(
 
     Returns:
         The files written, the overview last.
+
+    Raises:
+        ValueError: If two images would be drawn into one file.
     """
     coco = json.loads(annotations.read_text())
+    images_by_stem: dict[str, str] = {'overview': 'the overview'}
+    for image in coco['images']:
+        name, stem = image['file_name'], Path(image['file_name']).stem
+        if stem in images_by_stem:
+            raise ValueError(f'{images_by_stem[stem]} and {name} would both become {stem}.jpg')
+        images_by_stem[stem] = name
     annotated: dict[int, list[Box]] = {image['id']: [] for image in coco['images']}
     detected: dict[int, list[Box]] = {image['id']: [] for image in coco['images']}
     for annotation in coco['annotations']:
@@ -86,9 +97,11 @@ def draw_results(
         with Image.open(images / name) as photograph:
             pair = draw_pair(photograph, annotated[image_id], detected[image_id])
         written.append(folder / f'{Path(name).stem}.jpg')
-        pair.save(written[-1], quality=85)
+        with replacing(written[-1]) as partial:
+            pair.save(partial, quality=85)
         if image_id in fullest:
             shown.append(pair)
     written.append(folder / 'overview.jpg')
-    stack(shown).save(written[-1], quality=80)
+    with replacing(written[-1]) as partial:
+        stack(shown).save(partial, quality=80)
     return written

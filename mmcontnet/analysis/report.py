@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from matplotlib.backend_bases import FigureCanvasBase
+
+from ..engine import UserError
+
+#: What matplotlib can write.
+PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -26,6 +33,22 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = f'|{"-" * (widths[0] + 2)}|' + ''.join(f'{"-" * (w + 1)}:|' for w in widths[1:])
     return '\n'.join([line(header), rule, *map(line, rows)])
+
+
+def check_out(path: Path, suffixes: Collection[str]) -> None:
+    """Check before any work that a file can be written.
+
+    Args:
+        path: The file.
+        suffixes: Those it may have, with their dots and in lower case.
+
+    Raises:
+        UserError: If it has another, or there is no such folder.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f'--out must be one of {", ".join(suffixes)}, got {str(path)!r}')
+    if not path.resolve().parent.is_dir():
+        raise UserError(f'no folder {str(path.parent)!r} for --out')
 
 
 @contextmanager

@@ -149,6 +149,9 @@ def test_the_command_line_writes_picture_and_weights(
     [
         (['--pixel', 120, 20], dict(type='ConTNet', arch=ARCH), '--pixel 120 20 is outside'),
         ([], dict(type='ResNet', depth=18), 'ResNet has no layer whose attention is known'),
+        (['--size', 0], {}, '--size takes a positive number, got 0'),
+        (['--out', 'attention_map.json'], {}, '--out must be one of .'),
+        (['--out', 'none/x.png'], {}, "no folder 'none'"),
     ],
 )
 def test_mistakes_are_one_clear_line(
@@ -158,10 +161,32 @@ def test_mistakes_are_one_clear_line(
     tmp_path: Path,
     photograph: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = write_network(tmp_path, 'network.py', **backbone)
-    line = run_tool(monkeypatch, 'attention_map.py', photograph, config, *options)
-    assert isinstance(line, str) and line.startswith('attention_map.py: error: ')
+    status = run_tool(monkeypatch, 'attention_map.py', photograph, config, *options)
+    # argparse prints its line itself.
+    line = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith('attention_map.py: error: ')
     assert message in line
     assert not list(tmp_path.glob('attention_map.*'))
+
+
+def test_one_photograph_is_looked_at_and_no_folder(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = run_tool(monkeypatch, 'attention_map.py', tmp_path, 'none.py')
+    assert line == f"attention_map.py: error: IMAGE must be a file, and '{tmp_path}' is a folder"
+
+
+def test_a_long_photograph_keeps_a_pixel_of_its_shorter_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new('RGB', (90, 2)).save(tmp_path / 'long.png')
+    config = write_network(tmp_path, 'cont.py', type='ConTNet', arch=ARCH)
+    options = ['--size', 8, '--out', tmp_path / 'out.png']
+    assert (
+        run_tool(monkeypatch, 'attention_map.py', tmp_path / 'long.png', config, *options) is None
+    )
+    assert json.loads((tmp_path / 'out.json').read_text())['size'] == [8, 1]

@@ -1,18 +1,18 @@
 """Curves and pictures of a run: mmcontnet.analysis.curves, .pictures and their command lines."""
 
 import json
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mmcontnet.analysis.curves import plot_curves, read_scalars
 from mmcontnet.analysis.pictures import DETECTED, ZOOM, draw_pair, draw_results
 
-TOOLS = Path(__file__).parents[2] / 'tools'
+from ..inprocess import run_tool
 
 
 def log(work_dir: Path, started: str, records: list[dict], tail: str = '') -> None:
@@ -37,6 +37,16 @@ def test_a_resumed_run_is_joined_by_step_and_the_later_start_counts(tmp_path):
     history = read_scalars(tmp_path)
     assert [r['step'] for r in history] == [10, 20, 20, 30, 40, 40]
     assert [r['loss'] for r in history if 'loss' in r] == [1.0, 1.0, 0.5, 0.4]
+
+
+def test_a_validation_before_a_resumed_run_trains_on_loses_no_history(tmp_path):
+    log(tmp_path, '20260101_000000', [train(10), train(20), train(30, 9.0), train(40, 9.0)])
+    log(tmp_path, '20260102_000000', [val(0, 0.1), train(30, 0.5), val(0, 0.2)])
+    # Of a run that does nothing else, too.
+    log(tmp_path, '20260103_000000', [val(2, 0.3)])
+    history = read_scalars(tmp_path)
+    assert [r['step'] for r in history] == [10, 20, 20, 30, 30, 30]
+    assert [r.get('loss', r.get('coco/bbox_mAP')) for r in history] == [1, 1, 0.1, 0.5, 0.2, 0.3]
 
 
 def test_a_start_that_was_killed_before_it_logged_changes_nothing(tmp_path):
@@ -64,11 +74,9 @@ def test_validation_of_a_run_without_epochs_is_placed_at_its_iteration(tmp_path)
     assert [r['step'] for r in read_scalars(tmp_path)] == [50, 50, 100, 100]
 
 
-def test_the_command_line_writes_the_picture(tmp_path):
+def test_the_command_line_writes_the_picture(tmp_path, monkeypatch):
     log(tmp_path, '20260101_000000', [train(10), train(20, 0.5), val(20, 0.1)])
-    command = [sys.executable, TOOLS / 'plot_log.py', tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert run_tool(monkeypatch, 'plot_log.py', tmp_path) is None
     with Image.open(tmp_path / 'curves.png') as picture:
         assert min(picture.size) > 300
 
@@ -79,11 +87,39 @@ def test_a_run_without_validation_has_curves_too(tmp_path):
     assert (tmp_path / 'x.png').exists()
 
 
-def test_a_folder_without_logs_is_one_clear_error(tmp_path):
-    command = [sys.executable, TOOLS / 'plot_log.py', tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.count('\n') == 1 and 'no training log under' in done.stderr
+def test_a_folder_without_logs_is_one_clear_error(tmp_path, monkeypatch):
+    line = run_tool(monkeypatch, 'plot_log.py', tmp_path)
+    assert line == f'plot_log.py: error: no training log under {tmp_path}'
+
+
+@pytest.mark.parametrize(
+    ('out', 'message'),
+    [('curves.txt', r'--out must be one of .*\.png, .*curves.txt'), ('no/x.png', 'no folder')],
+)
+def test_a_picture_that_cannot_be_written_is_named(tmp_path, monkeypatch, out, message):
+    log(tmp_path, '20260101_000000', [train(10)])
+    line = run_tool(monkeypatch, 'plot_log.py', tmp_path, '--out', tmp_path / out)
+    assert re.match(f'plot_log.py: error: {message}', line)
+
+
+@pytest.mark.parametrize('written', ['curves', 'pictures'])
+def test_a_picture_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch, coco, written):
+    def save(self: object, path: Path, **kwargs: object) -> None:
+        path.write_text('half')
+        raise OSError('disk full')
+
+    monkeypatch.setattr(Figure, 'savefig', save)
+    monkeypatch.setattr(Image.Image, 'save', save)
+    log(tmp_path, '20260101_000000', [train(10)])
+    out = tmp_path / 'out'
+    out.mkdir()
+    with pytest.raises(OSError, match='disk full'):
+        if written == 'curves':
+            plot_curves(tmp_path, out / 'curves.png')
+        else:
+            results = coco / 'results.bbox.json'
+            draw_results(coco / 'val.json', coco, results, out, score_thr=0.7)
+    assert list(out.iterdir()) == []
 
 
 def test_a_pair_shows_annotations_on_the_left_and_detections_on_the_right():
@@ -121,10 +157,20 @@ def test_every_image_gets_a_picture_and_low_scores_are_left_out(coco):
     assert right_halves[0].max() < 64 < right_halves[1].max()
 
 
-def test_missing_detections_are_one_clear_error(coco):
-    command = [sys.executable, TOOLS / 'draw_detections.py', coco / 'val.json', coco]
-    done = subprocess.run(
-        [*command, coco / 'none.json', coco / 'out'], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stderr.count('\n') == 1 and 'none.json' in done.stderr
+@pytest.mark.parametrize('other', ['1.jpg', 'folder/1.png', 'overview.png'])
+def test_images_that_would_share_a_picture_are_refused(coco, other):
+    content = json.loads((coco / 'val.json').read_text())
+    content['images'][1]['file_name'] = other
+    (coco / 'val.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f'and {other} would both become {Path(other).stem}.jpg'):
+        draw_results(
+            coco / 'val.json', coco, coco / 'results.bbox.json', coco / 'out', score_thr=0.7
+        )
+    assert not (coco / 'out').exists()
+
+
+def test_missing_detections_are_one_clear_error(coco, monkeypatch):
+    arguments = [coco / 'val.json', coco, coco / 'none.json', coco / 'out']
+    line = run_tool(monkeypatch, 'draw_detections.py', *arguments)
+    assert isinstance(line, str) and line.startswith('draw_detections.py: error: ')
+    assert line.count('\n') == 0 and 'none.json' in line

@@ -126,19 +126,21 @@ def test_the_command_line_draws_an_image_and_a_folder(
 ) -> None:
     folder = tmp_path / 'images'
     folder.mkdir()
-    for name in ('a.png', 'b.jpg'):
+    for name in ('a.png', 'a.jpg'):
         Image.open(image).save(folder / name)
     config = write_segmenter(tmp_path)
     checkpoint = save_checkpoint(config, 'ground', 'thing')
     out = tmp_path / 'pictures'
     assert run_tool(monkeypatch, 'demo.py', folder, config, checkpoint, '--out', out) is None
-    assert sorted(p.name for p in out.iterdir()) == ['a.json', 'a.png', 'b.jpg', 'b.json']
-    content = json.loads((out / 'a.json').read_text())
-    assert content['image'] == str(folder / 'a.png') and content['predictions']
-    assert str(out / 'b.jpg') in capsys.readouterr().out
+    names = ['a.jpg', 'a.jpg.json', 'a.png', 'a.png.json']
+    assert sorted(p.name for p in out.iterdir()) == names
+    for name in ('a.png', 'a.jpg'):
+        content = json.loads((out / f'{name}.json').read_text())
+        assert content['image'] == str(folder / name) and content['predictions']
+    assert str(out / 'a.jpg') in capsys.readouterr().out
 
     assert run_tool(monkeypatch, 'demo.py', image, config, checkpoint) is None
-    assert (tmp_path / 'image_demo.png').exists() and (tmp_path / 'image_demo.json').exists()
+    assert (tmp_path / 'image_demo.png').exists() and (tmp_path / 'image_demo.png.json').exists()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,7 @@ def test_the_command_line_draws_an_image_and_a_folder(
         (['image.png', 'fcn.py', 'none.pth'], "checkpoint 'none.pth' not found"),
         (['image.png', 'fcn.py', 'fcn.pth', '--out', 'image.png'], '--out must not be IMAGE'),
         (['image.png', 'fcn.py', 'fcn.pth', '--out', 'x.txt'], "'x.txt'"),
+        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'none/x.png'], "no folder 'none'"),
         (['image.png', 'fcn.py', 'fcn.pth', '--device', 'abacus'], 'abacus'),
     ],
 )

@@ -128,7 +128,9 @@ def test_the_command_line_writes_picture_and_figures_of_any_network(
         (['network.py=none.pth'], "checkpoint 'none.pth' not found"),
         (['network.py', '--images', 'none.jpg'], "image 'none.jpg' not found"),
         (['network.py', '--stages', '4'], 'out_indices must be one or more stages'),
-        (['network.py', '--out', 'none/x.png'], "no folder 'none'"),
+        # Before anything else is looked at.
+        (['none.py', '--out', 'none/x.png'], "no folder 'none'"),
+        (['none.py', '--out', 'receptive_field.json'], '--out must be one of .'),
         (['network.py', '--device', 'abacus'], 'abacus'),
     ],
 )
