@@ -35,13 +35,14 @@ def local_aggregation(
     *,
     way: str | None = None,
 ) -> Tensor:
-    """Sum each pixel's zero-padded neighbourhood with weights of its own.
+    """Sum each pixel's neighbourhood with weights of its own.
 
     The dtypes may differ, as they do under autocast, where GroupNorm gives fp32 and convolutions
     give bf16.
 
     Args:
-        value: (B, C, H, W).
+        value: (B, C, H, W), zero beyond its border; or (B, C, H + 2 * M, W + 2 * M) with a margin
+            of M = kernel_size // 2 * dilation pixels that are the neighbours of others only.
         weight: (B, G * kernel_size^2, H, W), where G divides C. Channel c of the value is weighted
             by group c mod G, whose weights are the channels from ``(c % G) * kernel_size**2`` on,
             one for each neighbour, row by row.
@@ -62,11 +63,19 @@ def local_aggregation(
         )
     b, c, h, w = value.shape
     groups = weight.shape[1] // kernel_size**2
-    if not groups or c % groups or weight.shape != (b, groups * kernel_size**2, h, w):
+    margin = kernel_size // 2 * dilation
+    sizes = (h, w), (h - 2 * margin, w - 2 * margin)
+    if (
+        not groups
+        or c % groups
+        or weight.shape[:2] != (b, groups * kernel_size**2)
+        or weight.shape[2:] not in sizes
+    ):
         raise ValueError(
             f'local_aggregation with kernel_size={kernel_size} takes a weight of shape '
             f'({b}, G * {kernel_size**2}, {h}, {w}), where G divides {c}, for a value of shape '
-            f'{tuple(value.shape)}, got {tuple(weight.shape)}'
+            f'{tuple(value.shape)}, smaller by {2 * margin} pixels if the value has a margin, '
+            f'got {tuple(weight.shape)}'
         )
     if way is None:
         way = _choose_way(value, weight)
@@ -91,12 +100,21 @@ def _sum_dtype(value: Tensor, weight: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(value.dtype, weight.dtype), torch.float32)
 
 
+def _padding(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> int:
+    """Zeros around the value in pixels: none if it has its margin."""
+    return 0 if value.shape[2:] != weight.shape[2:] else kernel_size // 2 * dilation
+
+
+def _empty_output(value: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(value[..., : weight.shape[2], : weight.shape[3]], dtype=dtype)
+
+
 def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    h, w = value.shape[2:]
+    h, w = weight.shape[2:]
     dtype = _sum_dtype(value, weight)
     taps = weight.to(dtype).unflatten(1, (1, -1, kernel_size**2))
-    margin = kernel_size // 2 * dilation
-    padded = F.pad(value.to(dtype), [margin] * 4).unflatten(1, (-1, taps.shape[2]))
+    padding = _padding(value, weight, kernel_size, dilation)
+    padded = F.pad(value.to(dtype), [padding] * 4).unflatten(1, (-1, taps.shape[2]))
     total = padded.new_zeros(())
     for tap in range(kernel_size**2):
         y, x = (i * dilation for i in divmod(tap, kernel_size))
@@ -105,15 +123,18 @@ def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -
 
 
 def _shifts(
-    kernel_size: int, dilation: int, height: int, width: int
+    value: Tensor, weight: Tensor, kernel_size: int, dilation: int
 ) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
     """Give each tap, the pixels that have this neighbour, and these neighbours: (B, H, W)."""
+    padding = _padding(value, weight, kernel_size, dilation)
+    sizes = list(zip(value.shape[2:], weight.shape[2:], strict=True))
     for tap in range(kernel_size**2):
         here, there = [slice(None)], [slice(None)]
-        for i, size in zip(divmod(tap, kernel_size), (height, width), strict=True):
-            shift = (i - kernel_size // 2) * dilation
-            here.append(slice(max(0, -shift), max(0, size - max(0, shift))))
-            there.append(slice(max(0, shift), max(0, size + min(0, shift))))
+        for i, (value_size, size) in zip(divmod(tap, kernel_size), sizes, strict=True):
+            shift = i * dilation - padding
+            stop = max(0, min(size, value_size - shift))
+            here.append(slice(max(0, -shift), stop))
+            there.append(slice(max(0, shift), max(0, stop + shift)))
         yield tap, tuple(here), tuple(there)
 
 
@@ -136,9 +157,9 @@ def _views(value: Tensor, weight: Tensor, kernel_size: int) -> tuple[Tensor, Ten
 
 def _eager(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
     values, taps = _views(value, weight, kernel_size)
-    total = torch.zeros_like(value, dtype=values.dtype)
-    totals = total.permute(0, 2, 3, 1).view(values.shape)
-    for tap, here, there in _shifts(kernel_size, dilation, *value.shape[2:]):
+    total = _empty_output(value, weight, values.dtype).zero_()
+    totals = total.permute(0, 2, 3, 1).unflatten(3, values.shape[3:])
+    for tap, here, there in _shifts(value, weight, kernel_size, dilation):
         totals[here].addcmul_(values[there], taps[tap][here])
     return total.to(value.dtype)
 
@@ -147,11 +168,11 @@ def _eager_backward(
     grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
     values, taps = _views(value, weight, kernel_size)
-    grads = grad.to(values.dtype).permute(0, 2, 3, 1).view(values.shape)
+    grads = grad.to(values.dtype).permute(0, 2, 3, 1).unflatten(3, values.shape[3:])
     grad_value = torch.zeros_like(value, dtype=values.dtype)
     grad_values = grad_value.permute(0, 2, 3, 1).view(values.shape)
     grad_taps = torch.zeros_like(taps)
-    for tap, here, there in _shifts(kernel_size, dilation, *value.shape[2:]):
+    for tap, here, there in _shifts(value, weight, kernel_size, dilation):
         grad_values[there].addcmul_(grads[here], taps[tap][here])
         torch.sum(grads[here] * values[there], 3, keepdim=True, out=grad_taps[tap][here])
     grad_weight = torch.empty_like(weight)
@@ -170,7 +191,8 @@ def _op(value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str
     if way == 'triton':
         from .local_aggregation_triton import forward
 
-        return forward(value, weight, kernel_size, dilation)
+        out = _empty_output(value, weight)
+        return forward(value, weight, out, kernel_size, dilation)
     return _eager(value, weight, kernel_size, dilation)
 
 
@@ -192,7 +214,7 @@ def _op_backward(
 
 @_op.register_fake
 def _(value: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    return torch.empty_like(value)
+    return _empty_output(value, weight)
 
 
 @_op_backward.register_fake
@@ -216,5 +238,6 @@ _op.register_autograd(_differentiate, setup_context=_save)
 def _flops(
     value_shape: torch.Size, weight_shape: torch.Size, kernel_size: int, *args: Any, **kwargs: Any
 ) -> int:
+    b, c = value_shape[:2]
     # By PyTorch's convention two for a multiply-add.
-    return 2 * math.prod(value_shape) * kernel_size**2
+    return 2 * b * c * math.prod(weight_shape[2:]) * kernel_size**2

@@ -21,7 +21,7 @@ _NUM_WARPS = 8
 _TILE = 2048  # elements, 8 for each thread
 
 # No new compilation for other image sizes.
-_SIZES = ['height', 'width']
+_SIZES = ['height', 'width', 'value_height', 'value_width']
 
 
 @triton.jit
@@ -64,7 +64,7 @@ def _place(
 @triton.jit(do_not_specialize=_SIZES)
 def _forward(
     value, weight, out,
-    height, width, dilation,
+    height, width, value_height, value_width, padding, dilation,
     value_b, value_c, value_y, value_x,
     weight_b, weight_c, weight_y, weight_x,
     out_b, out_c, out_y, out_x,
@@ -90,9 +90,8 @@ def _forward(
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
             tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            near_y = y + (i - KERNEL_SIZE // 2) * dilation
-            near_x = x + (j - KERNEL_SIZE // 2) * dilation
-            near = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
+            near_y, near_x = y + (i * dilation - padding), x + (j * dilation - padding)
+            near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
             v = tl.load(
                 value + c * value_c + (near_y * value_y + near_x * value_x),
                 mask=near & (g < GROUPS) & (s < SHARES),
@@ -110,7 +109,7 @@ def _forward(
 @triton.jit(do_not_specialize=_SIZES)
 def _backward(
     grad, value, weight, grad_value, grad_weight,
-    height, width, dilation,
+    height, width, value_height, value_width, padding, dilation,
     grad_b, grad_c, grad_y, grad_x,
     value_b, value_c, value_y, value_x,
     weight_b, weight_c, weight_y, weight_x,
@@ -126,7 +125,7 @@ def _backward(
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     image, y, x, g, s = _place(
-        height, width, GROUPS, CHANNELS_LAST, BLOCK_S, BLOCK_G, BLOCK_Y, BLOCK_X
+        value_height, value_width, GROUPS, CHANNELS_LAST, BLOCK_S, BLOCK_G, BLOCK_Y, BLOCK_X
     )
     grad += image * grad_b
     value += image * value_b
@@ -143,11 +142,10 @@ def _backward(
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
             tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            shift_y = (i - KERNEL_SIZE // 2) * dilation
-            shift_x = (j - KERNEL_SIZE // 2) * dilation
+            shift_y, shift_x = i * dilation - padding, j * dilation - padding
 
             near_y, near_x = y + shift_y, x + shift_x
-            near = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
+            near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
             v = tl.load(
                 value + c * value_c + (near_y * value_y + near_x * value_x),
                 mask=near & channel,
@@ -176,20 +174,21 @@ def _backward(
     tl.store(
         grad_value + c * grad_value_c + (y * grad_value_y + x * grad_value_x),
         total,
-        mask=here & channel,
+        mask=(y < value_height) & (x < value_width) & channel,
     )
 
 
 def _launch(
     kernel: Any,
     tensors: list[Tensor],
+    tiled: Tensor,
     value: Tensor,
     weight: Tensor,
     kernel_size: int,
     dilation: int,
 ) -> None:
-    """Run a kernel on ``tensors``: its inputs, then its outputs."""
-    batch, channels, height, width = value.shape
+    """Run a kernel on ``tensors``, its inputs, then its outputs, with tiles of ``tiled``."""
+    batch, channels, height, width = tiled.shape
     groups = weight.shape[1] // kernel_size**2
     shares = channels // groups
     channels_last = value.stride(1) == 1
@@ -210,8 +209,9 @@ def _launch(
     with torch.cuda.device_of(value):
         kernel[(programs,)](
             *tensors,
-            height,
-            width,
+            *weight.shape[2:],
+            *value.shape[2:],
+            kernel_size // 2 * dilation if value.shape[2:] == weight.shape[2:] else 0,
             dilation,
             *(stride for tensor in tensors for stride in tensor.stride()),
             KERNEL_SIZE=kernel_size,
@@ -226,10 +226,9 @@ def _launch(
         )
 
 
-def forward(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """See :func:`mmcontnet.ops.local_aggregation`."""
-    out = torch.empty_like(value)
-    _launch(_forward, [value, weight, out], value, weight, kernel_size, dilation)
+def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int, dilation: int) -> Tensor:
+    """Fill ``out``, see :func:`mmcontnet.ops.local_aggregation`."""
+    _launch(_forward, [value, weight, out], out, value, weight, kernel_size, dilation)
     return out
 
 
@@ -238,5 +237,5 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the value and of the weight, from that of the output (B, C, H, W)."""
     grads = torch.empty_like(value), torch.empty_like(weight)
-    _launch(_backward, [grad, value, weight, *grads], value, weight, kernel_size, dilation)
+    _launch(_backward, [grad, value, weight, *grads], value, value, weight, kernel_size, dilation)
     return grads

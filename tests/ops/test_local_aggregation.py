@@ -46,10 +46,16 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def make_inputs(
-    case: Case, layout: str = 'contiguous', device: str = 'cpu', dtype: torch.dtype = torch.float64
+    case: Case,
+    layout: str = 'contiguous',
+    device: str = 'cpu',
+    dtype: torch.dtype = torch.float64,
+    *,
+    with_margin: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    (b, c, h, w), groups, kernel_size, _ = case
-    shapes = (b, c, h, w), (b, groups * kernel_size**2, h, w)
+    (b, c, h, w), groups, kernel_size, dilation = case
+    more = kernel_size // 2 * dilation * 2 if with_margin else 0
+    shapes = (b, c, h + more, w + more), (b, groups * kernel_size**2, h, w)
     generator = torch.Generator().manual_seed(0)
     value, weight = (
         LAYOUTS[layout](torch.randn(s, generator=generator).to(device, dtype)).requires_grad_()
@@ -63,7 +69,9 @@ def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[
     # Expanded, as the gradient of a mean is, and exact in every dtype.
     seed = ((torch.arange(out.shape[1], device=out.device) % 16 - 8) / 8).to(out.dtype)
     grads = torch.autograd.grad(out, inputs, seed[:, None, None].expand_as(out))
-    for tensor, like in zip((out, *grads), (inputs[0], *inputs), strict=True):
+    assert out.dtype == inputs[0].dtype
+    assert out.shape == (*inputs[0].shape[:2], *inputs[1].shape[2:])
+    for tensor, like in zip(grads, inputs, strict=True):
         assert tensor.dtype == like.dtype
         assert tensor.shape == like.shape
     return out, *grads
@@ -101,10 +109,27 @@ def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize('case', CASES)
+def test_a_margin_is_what_pixels_at_the_border_have_beyond_it(case: Case) -> None:
+    value, weight = make_inputs(case, with_margin=True)
+    margin = (value.shape[2] - weight.shape[2]) // 2
+    # The same sums for every pixel of the larger map, of which the margin's are left out.
+    larger = nn.functional.pad(weight, [margin] * 4)
+    expected = local_aggregation(value, larger, *case[2:], way='reference')
+    h, w = weight.shape[2:]
+    expected = expected[..., margin : margin + h, margin : margin + w]
+    actual = local_aggregation(value, weight, *case[2:], way='reference')
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize('with_margin', [False, True])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('case', CASES)
-def test_the_eager_way_equals_the_reference_in_every_layout(case: Case, layout: str) -> None:
-    check_against_the_reference('eager', case, *make_inputs(case, layout))
+def test_the_eager_way_equals_the_reference_in_every_layout(
+    case: Case, layout: str, with_margin: bool
+) -> None:
+    inputs = make_inputs(case, layout, with_margin=with_margin)
+    check_against_the_reference('eager', case, *inputs)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
@@ -136,10 +161,11 @@ def test_gradients_equal_finite_differences(layout: str) -> None:
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'half of channels_last'])
 def test_the_output_keeps_the_memory_format(layout: str) -> None:
-    out = local_aggregation(*make_inputs(CASES[0], layout))
     contiguous = layout == 'contiguous'
     memory_format = torch.contiguous_format if contiguous else torch.channels_last
-    assert out.is_contiguous(memory_format=memory_format)
+    for with_margin in (False, True):
+        out = local_aggregation(*make_inputs(CASES[0], layout, with_margin=with_margin))
+        assert out.is_contiguous(memory_format=memory_format)
 
 
 def test_the_eager_way_keeps_nothing_but_its_inputs_for_backward() -> None:
@@ -151,12 +177,13 @@ def test_the_eager_way_keeps_nothing_but_its_inputs_for_backward() -> None:
 
 
 def test_the_op_keeps_the_rules_that_compilers_rely_on() -> None:
-    for layout in ('contiguous', 'half of channels_last'):
-        inputs = make_inputs(CASES[0], layout)
+    for layout, with_margin in (('contiguous', True), ('half of channels_last', False)):
+        inputs = make_inputs(CASES[0], layout, with_margin=with_margin)
         torch.library.opcheck(torch.ops.mmcontnet.local_aggregation, (*inputs, 3, 1, 'eager'))
         value, weight = (x.detach() for x in inputs)
+        grad = local_aggregation(value, weight)
         torch.library.opcheck(
-            torch.ops.mmcontnet.local_aggregation_backward, (value, value, weight, 3, 1, 'eager')
+            torch.ops.mmcontnet.local_aggregation_backward, (grad, value, weight, 3, 1, 'eager')
         )
 
 
@@ -194,9 +221,15 @@ def test_compiled_values_and_gradients_equal_the_reference(way: str) -> None:
     )
 
 
-def test_multiply_adds_are_counted_on_shapes_alone() -> None:
-    cost = count(Aggregation(), torch.randn(2, 12, 5, 7)).total
-    assert cost.multiply_adds == 2 * 12 * 5 * 7 * 9
+class AggregationWithMargin(nn.Module):
+    def forward(self, value: Tensor) -> Tensor:
+        return local_aggregation(value, value[:, :9, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize(('module', 'pixels'), [(Aggregation(), 35), (AggregationWithMargin(), 15)])
+def test_multiply_adds_are_counted_on_shapes_alone(module: nn.Module, pixels: int) -> None:
+    cost = count(module, torch.randn(2, 12, 5, 7)).total
+    assert cost.multiply_adds == 2 * 12 * pixels * 9
 
 
 def chosen_way(device: str, dtype: torch.dtype = torch.float32) -> str:
@@ -244,6 +277,7 @@ def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
         ((1, 8, 4, 4), (1, 35, 4, 4), {}, r'\(1, G \* 9, 4, 4\).*got \(1, 35, 4, 4\)'),
         ((1, 8, 4, 4), (1, 8, 4, 4), {}, r'got \(1, 8, 4, 4\)'),
         ((1, 8, 4, 4), (1, 36, 4, 5), {}, r'got \(1, 36, 4, 5\)'),
+        ((1, 8, 6, 6), (1, 36, 4, 6), {}, r'smaller by 2 pixels if .* margin, got \(1, 36, 4, 6\)'),
         ((2, 8, 4, 4), (1, 36, 4, 4), {}, r'\(2, G \* 9, 4, 4\)'),
         ((1, 8, 4, 4), (1, 36, 4, 4), dict(way='cuda'), "'reference', 'eager', 'triton'"),
     ],
@@ -269,10 +303,12 @@ def check_kernels(device: str) -> str:
         (((1, 3, 3, 3), 1, 7, 1), 'channels_last', (torch.float32, torch.float32)),
         (((0, 6, 4, 4), 2, 3, 1), 'contiguous', (torch.float32, torch.float32)),
     ]
-    for case, layout, dtypes in runs:
-        inputs = zip(make_inputs(case, layout, device), dtypes, strict=True)
-        check_against_the_reference('triton', case, *(x.to(dtype) for x, dtype in inputs))
-    return f'{len(runs)} comparisons'
+    margins = runs[:2]
+    for i, (case, layout, dtypes) in enumerate(runs + margins):
+        inputs = make_inputs(case, layout, device, with_margin=i >= len(runs))
+        inputs = [x.to(dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
+        check_against_the_reference('triton', case, *inputs)
+    return f'{len(runs + margins)} comparisons'
 
 
 @pytest.mark.gpu
@@ -295,7 +331,7 @@ def test_the_kernels_equal_the_reference_in_tritons_interpreter() -> None:
     env = dict(os.environ, TRITON_INTERPRET='1')
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout == '11 comparisons\n'
+    assert run.stdout == '13 comparisons\n'
 
 
 def test_without_triton_the_op_works_and_warns_of_nothing() -> None:
