@@ -16,7 +16,7 @@ from mmcontnet.analysis import export
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import UserError, load_config
 
-from ..backbones import small
+from ..backbones.test_contract import FAMILIES, Family
 from ..inprocess import run_tool
 from ..integration.configs import write_classifier, write_detector, write_segmenter
 
@@ -55,17 +55,14 @@ def test_a_classifier_is_exported_by_the_command_line(
     assert_computes(out, lambda image: [model(image, mode='tensor')])
 
 
-@pytest.mark.parametrize(
-    'backbone',
-    [dict(type='CMT', arch=small.CMT), dict(type='CoTNet', arch=small.COTNET)],
-    ids=lambda backbone: backbone['type'],
-)
+# One network of each: an export takes seconds.
+@pytest.mark.parametrize('family', {f.type: f for f in FAMILIES}.values(), ids=lambda f: f.type)
 def test_every_family_is_exported_at_a_size_it_was_not_made_for(
-    backbone: dict, tmp_path: Path
+    family: Family, tmp_path: Path
 ) -> None:
     cfg = load_config(str(write_classifier(tmp_path)))
-    cfg.model.backbone = backbone
-    cfg.model.head.in_channels = {'CMT': 64, 'CoTNet': 128}[backbone['type']]
+    cfg.model.backbone = dict(type=family.type, **family.kwargs)
+    cfg.model.head.in_channels = family.channels[-1]
     model = model_of(cfg, tmp_path / 'm.pth')
     result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), tmp_path / 'm.onnx')
     assert result['max_error'] < 1e-4
