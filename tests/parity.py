@@ -42,6 +42,8 @@ def author_state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
             n = 0.1 * n
         elif '.pe.' in key or 'relative_p' in key:
             n = 0.5 * n
+        elif key.endswith(('rate1', 'rate2')):
+            n = 0.5 + 0.1 * n
         elif len(shape) == 1:
             n = 1 + 0.1 * n
         else:

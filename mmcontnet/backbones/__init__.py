@@ -3,5 +3,7 @@
 from .cmt import CMT
 from .contnet import ConTNet
 from .cotnet import CoTNet
+from .resnet_acmix import ResNetACmix
+from .swin_acmix import SwinACmix
 
-__all__ = ['CMT', 'CoTNet', 'ConTNet']
+__all__ = ['CMT', 'CoTNet', 'ConTNet', 'ResNetACmix', 'SwinACmix']

@@ -152,7 +152,7 @@ class CoTNet(HybridBackbone):
 
 def _layer(
     kind: str, channels: int, stride: int, blur: bool, cot: Mapping[str, Any]
-) -> dict[str, nn.Module | None]:
+) -> dict[str, Any]:
     """Make what takes the place of a 3x3 convolution, and what strides before or after it."""
     after = BlurPool() if blur and stride > 1 else None
     if after is not None:

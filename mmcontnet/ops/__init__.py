@@ -1,6 +1,7 @@
 """Functions without parameters."""
 
 from .attention import attention, low_rank_biased_attention
+from .gelu_norm_conv import gelu_norm_conv
 from .linear import linear
 from .local_aggregation import local_aggregation
 from .patches import merge_patches, pad_to_multiple, partition_patches
@@ -10,6 +11,7 @@ from .subsample import subsample
 
 __all__ = [
     'attention',
+    'gelu_norm_conv',
     'linear',
     'local_aggregation',
     'low_rank_biased_attention',

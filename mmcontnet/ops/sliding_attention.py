@@ -149,4 +149,5 @@ def _gather(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     # One index cuts, overlaps, reflects and fills up tiles; its backward adds up.
     index = (rows[:, None, :, None] * w + cols[:, None]).flatten()
     tokens = x.permute(0, 3, 4, 1, 2).reshape(b, h * w, heads * d).index_select(1, index)
-    return tokens.view(-1, rows.shape[1] * cols.shape[1], heads, d).transpose(1, 2)
+    tiles, size = rows.shape[0] * cols.shape[0], rows.shape[1] * cols.shape[1]
+    return tokens.view(b * tiles, size, heads, d).transpose(1, 2)

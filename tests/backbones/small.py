@@ -24,3 +24,6 @@ COTNET = dict(
     blur=True,
     depths=(1, 1, 2, 1),
 )
+RESNET_ACMIX = dict(
+    out_channels=(32, 48, 64, 96), mid_channels=(8, 12, 16, 24), depths=(1, 2, 1, 1)
+)

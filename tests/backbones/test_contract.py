@@ -34,6 +34,13 @@ FAMILIES = [
     Family(
         'CoTNet', dict(arch=small.COTNET), (32, 64, 96, 128), (4, 8, 16, 32), dict(arch='next50')
     ),
+    Family(
+        'ResNetACmix',
+        dict(arch=small.RESNET_ACMIX),
+        (32, 48, 64, 96),
+        (4, 8, 16, 32),
+        dict(arch='26'),
+    ),
     Family('CMT', dict(arch=small.CMT), (8, 16, 32, 64), (4, 8, 16, 32), dict(arch='ti')),
 ]
 every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)

@@ -1,0 +1,119 @@
+"""ACmix in ResNet: On the Integration of Self-Attention and Convolution (arXiv:2111.14556).
+
+Written from the paper and from what the authors' released network computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.registry import MODELS
+from torch import nn
+
+from ..layers import COMBINATIONS, Bottleneck, ConvolutionPath, ResNetStem, SlidingACmix
+from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
+
+_STEM_CHANNELS = 64
+_RESNET = dict(out_channels=(256, 512, 1024, 2048), mid_channels=(64, 128, 256, 512))
+
+#: Figure 4a of the paper.
+ARCHS: dict[str, dict[str, Any]] = {
+    '26': dict(_RESNET, depths=(1, 2, 4, 1)),
+    '38': dict(_RESNET, depths=(2, 3, 5, 2)),
+    '50': dict(_RESNET, depths=(3, 4, 6, 3)),
+}
+
+
+@MODELS.register_module()
+class ResNetACmix(HybridBackbone):
+    """ResNet with ACmix in the place of its 3x3 convolutions.
+
+    Outputs lie at strides 4/8/16/32 and have 256/512/1024/2048 channels. Inputs of any size work.
+
+    The shift convolutions start from shifts, as in the paper (table 7); the released network starts
+    them at random. The paper's parameters (10.6, 14.6 and 18.6M) seem to count their weights twice.
+
+    Args:
+        arch: ``'26'``, ``'38'``, ``'50'``, or a dict with the fields of ``ARCHS['50']``.
+        kernel_att: Side of attention's window in pixels of the map, odd.
+        num_heads: Attention heads in all stages.
+        combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
+        drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
+        in_channels: See :class:`HybridBackbone`, as for all that follow.
+        out_indices: Stages to return.
+        frozen_stages: Stages to freeze.
+        norm_eval: Keep BatchNorm in eval mode.
+        with_cp: Recompute blocks in backward.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: For a value outside of what is described above.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = '50',
+        *,
+        kernel_att: int = 7,
+        num_heads: int = 4,
+        combine: str = 'rates',
+        drop_path_rate: float = 0.0,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        fields = resolve_arch(arch, ARCHS, 'ResNetACmix')
+        check_choice('combine', combine, COMBINATIONS)
+        if kernel_att < 1 or kernel_att % 2 == 0:
+            raise ValueError(f'kernel_att must be a positive odd number, got {kernel_att!r}')
+        drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
+        width = _STEM_CHANNELS
+        stages = []
+        for i in range(self.last_stage + 1):
+            mid, out = fields['mid_channels'][i], fields['out_channels'][i]
+            blocks = []
+            for j in range(fields['depths'][i]):
+                stride = 2 if j == 0 and i > 0 else 1
+                acmix = SlidingACmix(
+                    mid,
+                    num_heads=num_heads,
+                    kernel_size=kernel_att,
+                    stride=stride,
+                    combine=combine,
+                )
+                layer = nn.Sequential(acmix, nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
+                blocks.append(
+                    Bottleneck(
+                        width, mid, out, layer, stride=stride, drop_path_rate=drop_paths[i][j]
+                    )
+                )
+                width = out
+            stages.append(nn.Sequential(*blocks))
+        self.assemble(
+            ResNetStem(in_channels, _STEM_CHANNELS, deep=False),
+            stages,
+            fields['out_channels'],
+            (4, 8, 16, 32),
+        )
+        self._init_convolutions()
+
+    def _init_convolutions(self) -> None:
+        """He initialisation of all convolutions but those that shift."""
+        shifts = {m.shift for m in self.modules() if isinstance(m, ConvolutionPath)}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module not in shifts:
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -1,0 +1,47 @@
+"""What is ACmix's own in its ResNet host; test_contract.py has what all backbones promise."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mmcontnet.backbones import ResNetACmix
+
+from . import small
+
+
+def test_shift_convolutions_start_from_shifts_and_others_do_not() -> None:
+    backbone = ResNetACmix(small.RESNET_ACMIX)
+    shifts = {n: p for n, p in backbone.named_parameters() if n.endswith('shift.weight')}
+    assert len(shifts) == 5
+    for weight in shifts.values():
+        assert weight.eq(torch.eye(9).view(9, 3, 3)).all()
+    others = [m.weight for n, m in backbone.named_modules() if n.endswith('qkv')]
+    assert all(weight.std() > 0.05 for weight in others)
+
+
+def test_window_heads_and_combination_are_those_asked_for() -> None:
+    backbone = ResNetACmix(small.RESNET_ACMIX, kernel_att=3, num_heads=2, combine='sum').eval()
+    assert not [n for n, _ in backbone.named_parameters() if 'rate_' in n]
+    layer = backbone.stages[0][0].layer[0]
+    assert layer.convolution.mix.in_features == 6
+    # Both paths of a pixel see its neighbours, and no more.
+    x = torch.randn(1, 8, 9, 9)
+    changed = x.clone()
+    changed[..., 4, 4] += 1
+    differs = (layer(x) != layer(changed)).any(1)[0]
+    assert differs[3:6, 3:6].all() and differs.sum() == 9
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(kernel_att=4), 'kernel_att must be a positive odd number, got 4'),
+        (dict(combine='mean'), "combine must be one of 'rates', .* got 'mean'"),
+        (dict(num_heads=5), 'num_heads must divide the 8 channels, got 5'),
+        (dict(arch='34'), r"ResNetACmix has no arch '34'; choose from \['26', '38', '50'\]"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ResNetACmix(**{'arch': small.RESNET_ACMIX, **options})
