@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmcontnet.analysis.complexity import count
 from mmcontnet.ops import sliding_attention
 
-# (H, W), kernel size, stride, dilation: maps smaller than the window and than its border, one pixel,
+# (H, W), kernel size, stride, dilation: maps smaller than the window and its border, one pixel,
 # odd maps at stride 2, maps of several tiles that no tile divides.
 CASES = [
     ((1, 1), 7, 1, 1),
