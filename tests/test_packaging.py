@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -111,11 +113,30 @@ segmenter = MMSegInferencer(str(configs / 'pspnet_cont_ti_100i_nuclei.py'), devi
 result['mask'] = segmenter(image)['predictions'].shape
 
 import mmcontnet
+from mmcontnet.engine import load_config
 
+result['by_name'] = load_config('cmt_s').filename
 result['found'] = [str(mim.parent), str(Path(mmcontnet.__file__).parent)]
 result['version'] = mmcontnet.__version__
 Path('result.json').write_text(json.dumps(result))
 """
+
+
+def make_environment(folder: Path) -> tuple[Path, Path]:
+    """Make a virtual environment that has what this one has, except for this project.
+
+    Returns:
+        Its Python and its site-packages.
+    """
+    venv.create(folder)
+    (packages,) = folder.glob('lib/python*/site-packages')
+    # Not system-site-packages, which would be those that this environment was made from. Files
+    # named *.pth in there, such as an editable install's, are not read.
+    (packages / 'others.pth').write_text('\n'.join(site.getsitepackages()))
+    python = folder / 'bin/python'
+    code = 'import mmdet, importlib.util as i; assert i.find_spec("mmcontnet") is None'
+    run(python, '-c', code, cwd=folder, PYTHONPATH='')
+    return python, packages
 
 
 def test_installed_wheel_serves_the_inferencers_outside_the_repository(
@@ -123,12 +144,15 @@ def test_installed_wheel_serves_the_inferencers_outside_the_repository(
 ) -> None:
     wheel = build_wheel(checkout, tmp_path / 'wheel')
     shutil.rmtree(checkout)
-    site, outside = tmp_path / 'site', tmp_path / 'outside'
+    python, packages = make_environment(tmp_path / 'environment')
+    outside = tmp_path / 'outside'
     outside.mkdir()
-    run(*PIP, 'install', '--no-deps', '--no-index', '--target', site, wheel, cwd=tmp_path)
-    run(sys.executable, '-c', USE, cwd=outside, PYTHONPATH=str(site))
+    # With its dependencies, which are there.
+    run(*PIP, '--python', python, 'install', '--no-index', wheel, cwd=tmp_path, PYTHONPATH='')
+    run(python, '-c', USE, cwd=outside, PYTHONPATH='')
     result = json.loads((outside / 'result.json').read_text())
-    assert result['found'] == [str(site / 'mmcontnet')] * 2
+    assert result['found'] == [str(packages / 'mmcontnet')] * 2
+    assert result['by_name'] == str(packages / 'mmcontnet/.mim/configs/cmt_s_8xb128_in1k.py')
     assert result['version'] == __version__ == wheel.name.split('-')[1]
     assert 'cont_ti_8xb64_in1k' in result['names']
     assert result['classes'] == [1000, 1000]
