@@ -31,6 +31,28 @@ def _squeeze_excite(
     )
 
 
+def _silu(x: Tensor) -> Tensor:
+    # In place, autograd would keep a copy.
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def _pixel_mean(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 1, 1), with a gradient that is not written out for every pixel."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return (x.sum((2, 3), keepdim=True, dtype=dtype) / (x.shape[2] * x.shape[3])).to(x.dtype)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """GroupNorm whose output, and whose gradient, are contiguous.
+
+    PyTorch's kernels for channels-last take up to ten times as long on a CPU where groups have as
+    few channels as here, far longer than a copy; local aggregation takes weights as they come.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous())
+
+
 class CoTLayer(nn.Module):
     """Contextual transformer layer, the 3x3 convolution of CoTNet's bottlenecks (section 3.2).
 
@@ -65,7 +87,7 @@ class CoTLayer(nn.Module):
             nn.BatchNorm2d(channels // 2),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels // 2, matrices * _KERNEL_SIZE**2, 1, groups=groups),
-            nn.GroupNorm(matrices, matrices * _KERNEL_SIZE**2),
+            _GroupNorm(matrices, matrices * _KERNEL_SIZE**2),
         )
         self.value = _conv_norm(channels, channels, 1, groups)
         self.norm = nn.BatchNorm2d(channels)
@@ -84,16 +106,15 @@ class CoTLayer(nn.Module):
         parts = zip(values.chunk(self.groups, 1), weights.chunk(self.groups, 1), strict=True)
         aggregated = [local_aggregation(v, w, _KERNEL_SIZE) for v, w in parts]
         dynamic = aggregated[0] if self.groups == 1 else torch.cat(aggregated, dim=1)
-        dynamic = F.silu(self.norm(dynamic), inplace=True)
+        dynamic = _silu(self.norm(dynamic))
         if self.context == 'dynamic':
             return dynamic
-        total = static + dynamic
         if self.context == 'linear':
-            return total
-        logits = self.fuse(total.mean((2, 3), keepdim=True)).unflatten(1, (-1, 2))
+            return static + dynamic
+        logits = self.fuse(_pixel_mean(static) + _pixel_mean(dynamic)).unflatten(1, (-1, 2))
         # Softmax over a pair is a sigmoid of the difference.
         share = (logits[:, :, 0] - logits[:, :, 1]).sigmoid()
-        return static + share * (dynamic - static)
+        return torch.lerp(static, dynamic, share)
 
 
 class SplitAttention(nn.Module):
@@ -117,5 +138,5 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-        x = F.silu(self.conv(x), inplace=True)
-        return x * self.attention(x.mean((2, 3), keepdim=True)).sigmoid()
+        x = _silu(self.conv(x))
+        return x * self.attention(_pixel_mean(x)).sigmoid()

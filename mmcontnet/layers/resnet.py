@@ -93,4 +93,5 @@ class Bottleneck(nn.Module):
         out = self.drop_path(self.norm3(self.conv3(out)))
         if self.shortcut is not None:
             x = self.shortcut(subsample(x, self.stride, self.pool_shortcut))
-        return F.relu(out + x, inplace=True)
+        # In place: neither a norm nor stochastic depth keeps its output for backward.
+        return F.relu(out.add_(x), inplace=True)

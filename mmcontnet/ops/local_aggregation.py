@@ -26,6 +26,9 @@ WAYS = ('reference', 'eager', 'triton')
 _TRITON = find_spec('triton') is not None
 _TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
+#: With fewer, PyTorch's innermost loop over channels-last tensors is too short for its vectors.
+_MIN_GROUPS = 16
+
 
 def local_aggregation(
     value: Tensor,
@@ -182,6 +185,10 @@ def _eager_backward(
     return grad_value.to(value.dtype), grad_weight
 
 
+def _is_faster_contiguous(value: Tensor, weight: Tensor, kernel_size: int) -> bool:
+    return value.stride(1) == 1 and weight.shape[1] < _MIN_GROUPS * kernel_size**2
+
+
 @torch.library.custom_op(
     'mmcontnet::local_aggregation',
     mutates_args=(),
@@ -193,6 +200,9 @@ def _op(value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str
 
         out = _empty_output(value, weight)
         return forward(value, weight, out, kernel_size, dilation)
+    if _is_faster_contiguous(value, weight, kernel_size):
+        out = _eager(value.contiguous(), weight, kernel_size, dilation)
+        return out.contiguous(memory_format=torch.channels_last)
     return _eager(value, weight, kernel_size, dilation)
 
 
@@ -209,6 +219,10 @@ def _op_backward(
         from .local_aggregation_triton import backward
 
         return backward(grad, value, weight, kernel_size, dilation)
+    if _is_faster_contiguous(value, weight, kernel_size):
+        grad, value = grad.contiguous(), value.contiguous()
+        grad_value, grad_weight = _eager_backward(grad, value, weight, kernel_size, dilation)
+        return grad_value.contiguous(memory_format=torch.channels_last), grad_weight
     return _eager_backward(grad, value, weight, kernel_size, dilation)
 
 

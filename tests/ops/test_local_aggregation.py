@@ -33,6 +33,7 @@ CASES: list[Case] = [
     ((1, 4, 3, 2), 2, 3, 4),
     ((1, 6, 4, 4), 2, 1, 1),
     ((0, 6, 4, 4), 2, 3, 1),
+    ((2, 32, 5, 4), 16, 3, 2),
 ]
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     'contiguous': Tensor.contiguous,
