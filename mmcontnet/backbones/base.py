@@ -211,12 +211,18 @@ class HybridBackbone(BaseModule):
             outs[i] = x
         # Compiled operators, mmcv's RoIAlign for one, read memory as NCHW whatever the strides say,
         # and necks hand on the memory format that they get.
-        return tuple(outs[i].contiguous() for i in self.out_indices)
+        return tuple(
+            self.forward_output(self.stages[i], outs[i]).contiguous() for i in self.out_indices
+        )
 
     def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
         """Run the blocks of a stage one after the other, (B, C, H, W) -> (B, C', H', W')."""
         for block in stage.children():
             x = self.run_block(block, x)
+        return x
+
+    def forward_output(self, stage: Any, x: Tensor) -> Tensor:
+        """Make an output of what a stage hands on to the next, (B, C, H, W) -> the same shape."""
         return x
 
     def run_block(self, block: nn.Module, *args: Tensor | None) -> Tensor:

@@ -3,10 +3,12 @@
 from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
+from .linear import Linear
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
 from .resnet import Bottleneck, ResNetStem
+from .window_acmix import SwinACmixBlock, WindowACmix, shift_mask
 
 __all__ = [
     'BIAS_RESIZES',
@@ -19,6 +21,7 @@ __all__ = [
     'CoTLayer',
     'ConvolutionPath',
     'LightweightAttention',
+    'Linear',
     'PatchEncoder',
     'PathSum',
     'PositionBias',
@@ -27,4 +30,7 @@ __all__ = [
     'SequencePositionEncoding',
     'SlidingACmix',
     'SplitAttention',
+    'SwinACmixBlock',
+    'WindowACmix',
+    'shift_mask',
 ]

@@ -59,14 +59,31 @@ class ConvolutionPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, groups * head_channels, H, W) -> (B, head_channels * num_heads, H', W')."""
         # In channels-last memory, channels of a head outside: what each linear map takes is dense.
-        tokens = x.permute(0, 2, 3, 1).unflatten(3, (self.mix.in_features, -1)).mT
+        tokens = x.permute(0, 2, 3, 1).unflatten(3, (self.mix.in_features, -1))
         weight = self.shift.weight
         if self._composes and not x.is_meta:
             weight = torch.einsum('otij,tg->ogij', weight, self.mix.weight)
+            tokens = tokens.mT
         else:
-            tokens = self.mix(tokens)
+            tokens = self.mix_groups(tokens)
+        return self.add_up(tokens.flatten(3), weight)
+
+    def mix_groups(self, tokens: Tensor) -> Tensor:
+        """Apply the linear map, (..., groups, head_channels) -> (..., head_channels, 9)."""
+        weight, bias = self.mix.weight, self.mix.bias
+        if tokens.device.type != 'cpu':
+            return self.mix(tokens.mT)
+        # By token, 9 x groups times groups x channels: 2 to 4 times as fast on a CPU as one product
+        # for all, which needs the groups innermost.
+        groups = tokens.flatten(0, -3)
+        weight = weight.expand(len(groups), -1, -1)
+        mixed = weight @ groups if bias is None else torch.baddbmm(bias[:, None], weight, groups)
+        return mixed.unflatten(0, tokens.shape[:-2]).mT
+
+    def add_up(self, maps: Tensor, weight: Tensor) -> Tensor:
+        """Convolve (B, H, W, head_channels * maps) to (B, head_channels * num_heads, H', W')."""
         return F.conv2d(
-            tokens.flatten(3).permute(0, 3, 1, 2),
+            maps.permute(0, 3, 1, 2),
             weight,
             stride=self.shift.stride,
             padding=self.shift.padding,

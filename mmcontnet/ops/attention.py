@@ -21,7 +21,8 @@ def attention(
         q: Queries, (windows, heads, N, D).
         k: Keys, (windows, heads, M, D).
         v: Values, (windows, heads, M, D).
-        bias: Added to the logits of every window, (heads, N, M).
+        bias: Added to the logits of every window, (heads, N, M); or another for each of n windows,
+            (n, heads, N, M), and again for the next n.
         max_batch: Largest windows x heads for one kernel call; more are computed in chunks.
             None decides by device: chunks on CUDA only.
 
@@ -35,20 +36,24 @@ def attention(
         bias = bias.to(q.dtype)
         if q.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled():
             return _plain_attention(q, k, v, bias)
-        # The CPU's fused kernel refuses a parameter even where no gradient is recorded, and all of
-        # them ask for four dimensions.
-        bias = (bias if torch.is_grad_enabled() else bias.detach())[None]
+        # The CPU's fused kernel refuses a parameter even where no gradient is recorded.
+        bias = bias if torch.is_grad_enabled() else bias.detach()
+        if bias.dim() == 4:
+            bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
+        else:
+            bias = bias.expand(len(q), -1, -1, -1)
     windows, heads = q.shape[:2]
     if max_batch is None or windows * heads <= max_batch:
         return F.scaled_dot_product_attention(q, k, v, bias)
     chunk = max(1, max_batch // heads)
-    parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part, bias) for part in parts])
+    parts = [tensor.split(chunk) for tensor in (q, k, v, bias) if tensor is not None]
+    return torch.cat([F.scaled_dot_product_attention(*p) for p in zip(*parts, strict=True)])
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Write attention out: PyTorch does so for a bias with a gradient, with more steps between."""
-    logits = (q * q.shape[-1] ** -0.5 @ k.mT).add_(bias)
+    logits = q * q.shape[-1] ** -0.5 @ k.mT
+    logits.unflatten(0, (-1, len(bias) if bias.dim() == 4 else 1)).add_(bias)
     return logits.softmax(dim=-1) @ v
 
 

@@ -16,11 +16,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from . import cmt, contnet, cotnet, resnet_acmix
+from . import cmt, contnet, cotnet, resnet_acmix, swin_acmix
 from .family import CheckpointError, Converted
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
-FAMILIES = (contnet, cmt, cotnet, resnet_acmix)
+FAMILIES = (contnet, cmt, cotnet, resnet_acmix, swin_acmix)
 
 #: Where training scripts keep the weights, and their moving average.
 _PLAIN = ('state_dict', 'model')
