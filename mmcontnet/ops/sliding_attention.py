@@ -94,9 +94,9 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int, dilat
     seen = (rows.seen[:, None, :, None] & cols.seen[:, None]).flatten(2).flatten(0, 1)
     mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device)
     mask = mask.masked_fill_(~seen, float('-inf'))[None]
-    keys_values = _gather(torch.cat([k, v], dim=1), rows.windows, cols.windows)
     queries = _gather(q, rows.queries, cols.queries)
-    out = attention(queries, keys_values[:, :heads], keys_values[:, heads:], mask)
+    keys, values = (_gather(x, rows.windows, cols.windows) for x in (k, v))
+    out = attention(queries, keys, values, mask)
     (n_rows, t_rows), (n_cols, t_cols) = rows.queries.shape, cols.queries.shape
     out = out.reshape(b, n_rows, n_cols, heads, t_rows, t_cols, d).permute(0, 1, 4, 2, 5, 3, 6)
     out = out.reshape(b, n_rows * t_rows, n_cols * t_cols, heads, d)
