@@ -72,6 +72,17 @@ def build_backbone(
     return backbone.requires_grad_(False)
 
 
+def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, whether it holds more or not.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    check_checkpoint(checkpoint)
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    return content.get('state_dict', content)
+
+
 def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
     """Load all of a module's tensors from a checkpoint of the whole model.
 
@@ -83,9 +94,7 @@ def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
     Raises:
         UserError: If the file cannot be read, or lacks a tensor or has it in another shape.
     """
-    check_checkpoint(checkpoint)
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = content.get('state_dict', content)
+    state = read_state_dict(checkpoint)
     wrong, number = load_what_fits(
         module,
         {name.removeprefix('module.').removeprefix(prefix): v for name, v in state.items()},
