@@ -204,7 +204,7 @@ class HybridBackbone(BaseModule):
         """
         self._check_input(x)
         # Channels-last makes the token layout (B, H, W, C) of the attention layers a free view.
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.forward_stem(x.contiguous(memory_format=torch.channels_last))
         outs = {}
         for i, stage in enumerate(self.stages):
             x = self.forward_stage(stage, x)
@@ -214,6 +214,10 @@ class HybridBackbone(BaseModule):
         return tuple(
             self.forward_output(self.stages[i], outs[i]).contiguous() for i in self.out_indices
         )
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Run the stem, (B, C, H, W) -> (B, C', H', W')."""
+        return self.stem(x)
 
     def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
         """Run the blocks of a stage one after the other, (B, C, H, W) -> (B, C', H', W')."""

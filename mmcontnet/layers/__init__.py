@@ -7,7 +7,9 @@ from .linear import Linear
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
+from .pvt import PositionedPatchEmbedding, PVTBlock, SpatialReductionACmix
 from .resnet import Bottleneck, ResNetStem
+from .san import PatchwiseACmix, SANBlock
 from .window_acmix import SwinACmixBlock, WindowACmix, shift_mask
 
 __all__ = [
@@ -22,13 +24,18 @@ __all__ = [
     'ConvolutionPath',
     'LightweightAttention',
     'Linear',
+    'PVTBlock',
     'PatchEncoder',
+    'PatchwiseACmix',
     'PathSum',
     'PositionBias',
+    'PositionedPatchEmbedding',
     'RelativePositionBias',
     'ResNetStem',
+    'SANBlock',
     'SequencePositionEncoding',
     'SlidingACmix',
+    'SpatialReductionACmix',
     'SplitAttention',
     'SwinACmixBlock',
     'WindowACmix',

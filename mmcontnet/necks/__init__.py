@@ -2,5 +2,6 @@
 
 from .cmt import CMTNeck
 from .cotnet import CoTNetNeck
+from .pvt_acmix import PVTACmixNeck
 
-__all__ = ['CMTNeck', 'CoTNetNeck']
+__all__ = ['CMTNeck', 'CoTNetNeck', 'PVTACmixNeck']

@@ -6,6 +6,7 @@ from .linear import linear
 from .local_aggregation import local_aggregation
 from .patches import merge_patches, pad_to_multiple, partition_patches
 from .position_bias import resize_matrix, resize_spatial
+from .reflect_pad import reflect_pad
 from .sliding_attention import sliding_attention
 from .subsample import subsample
 
@@ -18,6 +19,7 @@ __all__ = [
     'merge_patches',
     'pad_to_multiple',
     'partition_patches',
+    'reflect_pad',
     'resize_matrix',
     'resize_spatial',
     'sliding_attention',

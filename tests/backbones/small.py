@@ -27,3 +27,9 @@ COTNET = dict(
 RESNET_ACMIX = dict(
     out_channels=(32, 48, 64, 96), mid_channels=(8, 12, 16, 24), depths=(1, 2, 1, 1)
 )
+# Two blocks make a pair, of which the second is shifted.
+SWIN_ACMIX = dict(embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4), depths=(2, 1, 2, 2))
+SAN_ACMIX = dict(stem_channels=32, channels=(32, 64, 96, 128), stem_depth=1, depths=(1, 1, 2, 1))
+PVT_ACMIX = dict(
+    embed_dims=(8, 16, 40, 64), num_heads=(1, 2, 5, 8), depths=(1, 1, 2, 1), img_size=64
+)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from mmcontnet.backbones import CMT, ConTNet, CoTNet
+from mmcontnet.backbones import CMT, ConTNet, CoTNet, PVTACmix, SANACmix, SwinACmix
 from mmcontnet.backbones.base import HybridBackbone
 
 from . import small
@@ -18,6 +18,9 @@ BACKBONES = {
     ),
     'CMT': partial(CMT, small.CMT),
     'CoTNet': partial(CoTNet, small.COTNET),
+    'SwinACmix': partial(SwinACmix, small.SWIN_ACMIX),
+    'SANACmix': partial(SANACmix, small.SAN_ACMIX),
+    'PVTACmix': partial(PVTACmix, small.PVT_ACMIX),
 }
 every_backbone = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBONES)
 # Neither side is a multiple of patches or windows in any stage.

@@ -1,0 +1,26 @@
+"""Reflect the border of a map, however small it is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .sliding_attention import _reflect
+
+
+def reflect_pad(x: Tensor, margin: int) -> Tensor:
+    """Pad a map with its own pixels, reflected at the border, as often as a small map asks for.
+
+    Args:
+        x: (B, C, H, W).
+        margin: In pixels of the map; PyTorch's own padding takes less than H and W only.
+
+    Returns:
+        (B, C, H + 2 * margin, W + 2 * margin).
+    """
+    h, w = x.shape[2:]
+    if margin < min(h, w):
+        return F.pad(x, [margin] * 4, 'reflect')
+    rows, cols = (_reflect(torch.arange(-margin, n + margin, device=x.device), n) for n in (h, w))
+    return x[..., rows[:, None], cols]
