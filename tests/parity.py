@@ -35,6 +35,10 @@ def author_state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
         if key.endswith('num_batches_tracked'):
             state_dict[key] = torch.zeros((), dtype=torch.long)
             continue
+        if key.endswith(('relative_position_index', 'attn_mask')):
+            # As the authors' network makes them, which is nothing to a converter.
+            state_dict[key] = torch.zeros(shape)
+            continue
         n = noise(key, shape)
         if key.endswith('running_var'):
             n = 1 + 0.1 * abs(n)
