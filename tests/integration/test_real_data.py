@@ -79,14 +79,31 @@ def test_a_classifier_trains_and_is_tested_on_digits(folder: Path) -> None:
     assert 0 <= metrics['accuracy/top1'] <= 100
 
 
-def test_retinanet_with_cmt_trains_and_is_tested_on_tree_crowns(folder: Path) -> None:
-    config = folder / 'crowns.py'
-    config.write_text(
+@pytest.mark.parametrize(
+    ('config', 'backbone', 'channels'),
+    [
+        (
+            'retinanet_cmt_ti_fpn_1000i_tree_crowns.py',
+            dict(arch=dict(_delete_=True, **small.CMT)),
+            [16, 32, 64],
+        ),
+        (
+            'retinanet_cont_ti_fpn_1000i_tree_crowns.py',
+            dict(_delete_=True, type='ResNetACmix', arch=small.RESNET_ACMIX, out_indices=(1, 2, 3)),
+            [48, 64, 96],
+        ),
+    ],
+)
+def test_retinanet_trains_and_is_tested_on_tree_crowns(
+    config: str, backbone: dict, channels: list[int], folder: Path
+) -> None:
+    narrow = folder / 'crowns.py'
+    narrow.write_text(
         dedent(
             f"""
-            _base_ = {str(ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py')!r}
-            model = dict(backbone=dict(arch=dict(_delete_=True, **{small.CMT!r})),
-                         neck=dict(in_channels=[16, 32, 64]),
+            _base_ = {str(ROOT / 'configs' / config)!r}
+            model = dict(backbone={backbone!r},
+                         neck=dict(in_channels={channels!r}),
                          test_cfg=dict(score_thr=0.0, max_per_img=10))
             train_cfg = dict(max_iters=3, val_interval=3)
             loader = dict(num_workers=0, persistent_workers=False)
@@ -97,7 +114,7 @@ def test_retinanet_with_cmt_trains_and_is_tested_on_tree_crowns(folder: Path) ->
             """
         )
     )
-    assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
+    assert 0 <= train_and_test(narrow, folder)['coco/bbox_mAP'] <= 1
 
 
 def test_a_narrow_cmt_tells_digits_apart_after_an_epoch(folder: Path) -> None:
