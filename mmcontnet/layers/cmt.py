@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, low_rank_biased_attention, pad_to_multiple
+from ..ops import attention, gelu_norm_conv, low_rank_biased_attention, pad_to_multiple
 from .linear import Linear
 
 
@@ -90,9 +91,61 @@ class InvertedResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        x = self.expand_norm(F.gelu(self.expand(x)))
-        x = self.depthwise_norm(F.gelu(self.depthwise(x).add_(x)))
-        return self.project_norm(self.project(x))
+        x = _gelu_norm_conv(self.expand(x), self.expand_norm, self.depthwise, shortcut=True)
+        return self.project_norm(_gelu_norm_conv(x, self.depthwise_norm, self.project))
+
+
+def _gelu_norm_conv(
+    x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d, *, shortcut: bool = False
+) -> Tensor:
+    """Compute conv(norm(gelu(x))), plus its own input if ``shortcut``, by one op where that fits.
+
+    Args:
+        x: (B, C, H, W).
+        norm: BatchNorm, or what has been put in its place, SyncBatchNorm for one.
+        conv: A convolution that :func:`mmcontnet.ops.gelu_norm_conv` takes, or what is there.
+        shortcut: Whether the convolution, then a depthwise one, has a shortcut around it.
+
+    Returns:
+        (B, C', H, W).
+    """
+    if (
+        type(norm) is not nn.BatchNorm2d
+        or type(conv) is not nn.Conv2d
+        # Hooks of pruning, of counters and the like want their modules called.
+        or any(m._forward_hooks or m._forward_pre_hooks for m in (norm, conv))
+        or norm.momentum is None
+        or norm.running_mean is None
+        or norm.running_var is None
+        or conv.bias is None
+        or not x.dtype == norm.weight.dtype == conv.weight.dtype
+        or x.dtype not in (torch.float32, torch.float64)
+        # Of a single pixel BatchNorm refuses to compute statistics, and says so.
+        or x.numel() <= x.shape[1]
+        # Compilers fuse the plain form themselves, and exported programs hold known ops only.
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    ):
+        x = norm(F.gelu(x))
+        return conv(x).add_(x) if shortcut else conv(x)
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    weight = conv.weight
+    if shortcut:
+        # One more in the middle of the kernel.
+        weight = weight + F.pad(weight.new_ones(1, 1, 1, 1), [1] * 4)
+    return gelu_norm_conv(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        weight,
+        conv.bias,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+    )
 
 
 class CMTBlock(nn.Module):

@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcontnet.layers import CMTBlock, PositionBias
 
@@ -40,22 +42,111 @@ def reference(block: CMTBlock, x: Tensor, bias: Tensor) -> Tensor:
 
 @pytest.mark.parametrize('size', [(8, 8), (12, 8), (7, 5), (2, 3)])
 @pytest.mark.parametrize('reduction', [1, 4])
+@pytest.mark.parametrize('training', [True, False])
 def test_block_equals_the_papers_equations_in_values_and_gradients(
-    size: tuple[int, int], reduction: int
+    size: tuple[int, int], reduction: int, training: bool
 ) -> None:
-    block = CMTBlock(8, 2, reduction, 20).double().eval()
+    block = CMTBlock(8, 2, reduction, 20).double().train(training)
+    _randomize_norms(block)
+    plain = deepcopy(block)
     bias = PositionBias(2, 8, reduction).double()
     x = torch.randn(2, 8, *size, dtype=torch.float64, requires_grad=True)
     rows, columns = bias(size)
     assert (columns is None) is (size == (8, 8))
-    inputs = [x, *block.parameters(), bias.table]
-    expected = reference(block, x, rows if columns is None else rows @ columns.mT)
+    expected = reference(plain, x, rows if columns is None else rows @ columns.mT)
     actual = block(x.contiguous(memory_format=torch.channels_last), rows, columns)
     torch.testing.assert_close(actual, expected)
     seed = torch.randn_like(expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(actual, inputs, seed), torch.autograd.grad(expected, inputs, seed)
+    actual_grads, expected_grads = (
+        torch.autograd.grad(out, [x, *net.parameters(), bias.table], seed, retain_graph=True)
+        for out, net in ((actual, block), (expected, plain))
     )
+    torch.testing.assert_close(actual_grads, expected_grads)
+    torch.testing.assert_close(dict(block.named_buffers()), dict(plain.named_buffers()))
+
+
+def _randomize_norms(module: nn.Module) -> None:
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+
+
+def _add_hook(block: CMTBlock) -> CMTBlock:
+    # As pruning does, which computes the weight anew before every call.
+    block.ffn.project.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    return block
+
+
+def _wrap_convolution(block: CMTBlock) -> CMTBlock:
+    block.ffn.depthwise = nn.Sequential(block.ffn.depthwise, nn.Tanh())
+    return block
+
+
+def _replace_norm(block: CMTBlock) -> CMTBlock:
+    class OtherNorm(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).tanh()
+
+    norm = block.ffn.expand_norm
+    block.ffn.expand_norm = OtherNorm(norm.num_features).double().eval()
+    return block
+
+
+def _average_all_batches(block: CMTBlock) -> CMTBlock:
+    block.ffn.expand_norm.momentum = None
+    return block.train()
+
+
+@pytest.mark.parametrize(
+    'change', [_add_hook, _wrap_convolution, _replace_norm, _average_all_batches]
+)
+def test_what_is_put_in_place_of_a_norm_or_a_convolution_is_called(
+    change: Callable[[CMTBlock], CMTBlock],
+) -> None:
+    block = CMTBlock(8, 2, 4, 20).double().eval()
+    _randomize_norms(block)
+    block = change(block)
+    plain = deepcopy(block)
+    bias = torch.randn(2, 56, 4, dtype=torch.float64)
+    x = torch.randn(2, 8, 7, 8, dtype=torch.float64)
+    actual, expected = block(x, bias, None), reference(plain, x, bias)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(dict(block.named_buffers()), dict(plain.named_buffers()))
+
+
+def test_statistics_of_a_single_pixel_are_refused_and_spoil_nothing() -> None:
+    ffn = CMTBlock(8, 2, 1, 20).ffn
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        ffn(torch.randn(1, 8, 1, 1))
+    assert all(buffer.isfinite().all() for buffer in ffn.buffers())
+    assert ffn(torch.randn(2, 8, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize('autocast', [True, False])
+def test_half_precision_rounds_where_the_papers_steps_do(autocast: bool) -> None:
+    ffn = CMTBlock(8, 2, 1, 20).ffn.to(torch.float32 if autocast else torch.bfloat16)
+    x = torch.randn(2, 8, 5, 6, dtype=ffn.expand.weight.dtype)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        actual = ffn(x)
+        y = ffn.expand_norm(F.gelu(ffn.expand(x)))
+        y = ffn.depthwise_norm(F.gelu(ffn.depthwise(y) + y))
+        expected = ffn.project_norm(ffn.project(y))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    actual.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in ffn.parameters())
+
+
+@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and counters' way
+def test_exported_programs_hold_the_papers_steps() -> None:
+    ffn = CMTBlock(8, 2, 1, 20).ffn.eval()
+    x = torch.randn(1, 8, 5, 6)
+    for graph in (
+        torch.export.export(ffn, (x,)).graph,
+        torch.jit.trace(ffn, x, check_trace=False).inlined_graph,
+    ):
+        assert str(graph).count('aten::batch_norm') + str(graph).count('aten.batch_norm') >= 3
 
 
 def test_inference_with_a_whole_bias_equals_training_with_its_factors() -> None:
