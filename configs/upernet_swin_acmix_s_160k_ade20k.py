@@ -1,7 +1,7 @@
 # UperNet with Swin-ACmix-S on ADE20K, 160,000 iterations (ACmix, section 5.2), 8 GPUs x 2 images.
 # The paper (table 2) reports 48.7 mIoU, where Swin-S has 47.6.
-# Parameters and multiply-adds at 512 x 512: 82.00M and 262.1G here, 1043.3G at
-# 512 x 2048, which is the size of the paper's figures, 81M and 1043G.
+# Parameters and multiply-adds at 512 x 2048: 82.00M and 1043.3G here, 81M and 1043G in the
+# paper.
 #
 # The paper prints no recipe; this is Swin's as in mmseg, the drop path rate too.
 _base_ = [

@@ -70,8 +70,8 @@ def test_results_are_marked_as_others_and_agree_with_the_config(model: Model) ->
     comment = ' '.join(line[2:] for line in takewhile(lambda line: line.startswith('#'), lines))
     source, status = source.split(', ')
     assert status == 'not reproduced here'
-    if table := re.fullmatch(r'table (\d+) of the paper', source):
-        assert re.search(rf'paper .*tables? (\d+ and )?{table[1]}\b', comment)
+    if place := re.fullmatch(r'(table|figure) (\w+) of the paper', source):
+        assert re.search(rf'paper .*{place[1]}s? (\d+ and )?{place[2]}\b', comment)
     else:
         assert source in comment  # such as: the authors' released results
     for result in model.results:
