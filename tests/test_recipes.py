@@ -159,6 +159,32 @@ def test_detectors_with_cmt_have_the_rates_of_pvt(method: str, schedule: str) ->
 
 
 @pytest.mark.parametrize(
+    ('config', 'lr', 'decay', 'drop_path_rate'),
+    [
+        ('swin_acmix_t_8xb128_in1k.py', 1e-3, 0.05, 0.2),
+        ('swin_acmix_s_8xb128_in1k.py', 1e-3, 0.05, 0.3),
+        ('mask_rcnn_swin_acmix_t_fpn_3x_ms_coco.py', 1e-4, 0.05, 0.2),
+        ('cascade_mask_rcnn_swin_acmix_t_fpn_3x_ms_coco.py', 1e-4, 0.05, 0.2),
+        ('upernet_swin_acmix_t_160k_ade20k.py', 6e-5, 0.01, 0.3),
+        ('upernet_swin_acmix_s_160k_ade20k.py', 6e-5, 0.01, 0.3),
+    ],
+)
+def test_swin_with_acmix_has_swins_recipes_and_decays_no_rates_of_paths(
+    config: str, lr: float, decay: float, drop_path_rate: float
+) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    assert cfg.model.backbone.drop_path_rate == drop_path_rate
+    if '_coco' in config:
+        assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 36
+    model, found = settings(cfg)
+    rates = {name for name, _ in model.named_parameters() if '.rate_' in name}
+    assert len(rates) == 2 * (12 if '_t_' in config else 24)
+    without = undecayed(model) | rates
+    for name, values in found.items():
+        assert values == pytest.approx((lr, 0 if name in without else decay)), name
+
+
+@pytest.mark.parametrize(
     ('config', 'decay', 'epochs'),
     [('cotnet50_8xb64_in1k.py', 1e-4, 100), ('cotnet50_advanced_8xb64_in1k.py', 4e-5, 350)],
 )

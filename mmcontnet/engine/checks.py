@@ -112,11 +112,14 @@ def load_what_fits(module: nn.Module, state: Mapping[str, torch.Tensor]) -> tupl
     """
     # Old checkpoints lack these counters, and BatchNorm does without.
     names = [name for name in module.state_dict() if not name.endswith('num_batches_tracked')]
-    wrong = set(names) - set(state)
+    wrong: set[str] = set()
     try:
-        module.load_state_dict(state, strict=False)
+        missing = module.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
-        wrong |= set(re.findall(r'size mismatch for (\S+):', str(error)))
+        wrong = set(re.findall(r'size mismatch for (\S+):', str(error)))
+        fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
+        missing = module.load_state_dict(fitting, strict=False).missing_keys
+    wrong.update(missing)
     return [name for name in names if name in wrong], len(names)
 
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmcontnet.backbones import CMT, ConTNet
+from mmcontnet.backbones import CMT, ConTNet, SwinACmix
 from mmcontnet.engine import UserError, check_checkpoint, check_data, check_model, load_config
 
 from ..backbones import small
@@ -78,6 +78,25 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
     del state['backbone.stages.1.position_bias.table']
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
     with pytest.raises(UserError, match=r'1 of its tensors .*stages\.1\.position_bias\.table'):
+        check_model(cfg)
+
+
+def test_weights_of_a_classifier_may_lack_the_norms_of_other_outputs(
+    tmp_path: Path,
+) -> None:
+    state = {f'backbone.{k}': v for k, v in SwinACmix(small.SWIN_ACMIX).state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'swin.pth')
+    cfg = pretrained(tmp_path / 'swin.pth')
+    cfg.model.backbone.update(type='SwinACmix', arch=small.SWIN_ACMIX, out_indices=small.ALL)
+    check_model(cfg)
+    # The last stage's is in all of them, and what has another shape is still found.
+    del state['backbone.stages.3.norm.bias']
+    state['backbone.stages.2.norm.weight'] = torch.ones(7)
+    state['backbone.stages.2.norm.bias'] = torch.ones(24)
+    torch.save({'state_dict': state}, tmp_path / 'swin.pth')
+    with pytest.raises(
+        UserError, match=r'2 of its tensors .*stages\.2\.norm\.weight, stages\.3\.norm\.bias'
+    ):
         check_model(cfg)
 
 

@@ -4,17 +4,23 @@ import torch
 from mmcontnet.ops import attention
 
 
-@pytest.mark.parametrize('biased', [False, True])
-def test_chunked_attention_equals_the_plain_formula_in_values_and_gradients(biased: bool) -> None:
-    q, k, v = (torch.randn(7, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    bias = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
-    inputs = (q, k, v, bias) if biased else (q, k, v)
+@pytest.mark.parametrize('bias_shape', [None, (2, 5, 5), (3, 2, 5, 5)], ids=str)
+def test_chunked_attention_equals_the_plain_formula_in_values_and_gradients(
+    bias_shape: tuple[int, ...] | None,
+) -> None:
+    q, k, v = (torch.randn(6, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    inputs = (q, k, v)
     logits = q @ k.transpose(-2, -1) / 4**0.5
-    expected = torch.softmax(logits + bias if biased else logits, dim=-1) @ v
+    if bias_shape:
+        bias = torch.randn(bias_shape, dtype=torch.float64, requires_grad=True)
+        inputs = (*inputs, bias)
+        # Where there is one for each of three windows: the first is the fourth's, too.
+        logits = logits + (torch.cat([bias, bias]) if len(bias_shape) == 4 else bias)
+    expected = torch.softmax(logits, dim=-1) @ v
     seed = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, inputs, seed)
-    # None: one call; 6: chunks of three windows; 1: less than one window's heads.
-    for max_batch in (None, 6, 1):
+    # None: one call; 8: chunks of four windows; 1: less than one window's heads.
+    for max_batch in (None, 8, 1):
         actual = attention(*inputs, max_batch=max_batch)
         torch.testing.assert_close(actual, expected)
         torch.testing.assert_close(torch.autograd.grad(actual, inputs, seed), expected_grads)
