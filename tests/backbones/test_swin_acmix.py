@@ -44,7 +44,7 @@ def plain_block(block: SwinACmixBlock, x: Tensor, shifts: tuple[int, int]) -> Te
     around = torch.cartesian_prod(
         *(torch.arange(n) < s for n, s in zip(padded, shifts, strict=True))
     )
-    region = torch.cat([places // SIDE, torch.cartesian_prod(*around)], dim=1)
+    region = torch.cat([places // SIDE, around], dim=1)
     together = (region[:, None] == region).all(-1)
     offsets = (places[:, None] - places + SIDE - 1).clamp(0, 2 * SIDE - 2)  # if together
     table = acmix.position_bias.relative_position_bias_table.view(2 * SIDE - 1, 2 * SIDE - 1, 3)
