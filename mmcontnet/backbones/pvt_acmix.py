@@ -36,15 +36,15 @@ class PVTACmix(HybridBackbone):
     :class:`mmcontnet.necks.PVTACmixNeck`.
 
     The paper does not say what the convolution path takes where keys and values are those of a
-    reduced map. This is the reading that fits its counts best: 2.0 / 3.9 G multiply-adds at
-    224 x 224 for PVT-ACmix-T / S, and 2 G more than PVT-T for RetinaNet, 2 and 3 G more than
-    PVT-T and S for Semantic FPN (tables 2 and 4). Parameters, 13.40 / 24.82M, tell nothing apart.
+    reduced map. This is the reading that fits its counts best: 2.0 / 3.9 G multiply-adds for
+    PVT-ACmix-T / S, and 160 / 228 G for Semantic FPN with them, 158 / 225 G with PVT (table 2).
+    Parameters, 13.40 / 24.82M, tell no readings apart.
 
     - Taken: each pixel's query, and the key and the value of its square of the reduced map.
-      2.01 / 3.96 G; 1.7, 1.8 and 3.3 G more.
-    - Queries alone: 2.00 / 3.94 G; 1.4, 1.5 and 2.7 G more; a third of the paper's 3N maps.
-    - Keys and values of every pixel by the same weights: 2.19 / 4.38 G; 5.5, 5.6 and 12.1 G more.
-    - All of the reduced map, the output enlarged: 1.94 / 3.83 G; 0.2, 0.2 and 0.5 G more.
+      2.01 / 3.96 G; 159.5 / 227.9 G at 512 x 2048, 157.7 / 224.6 G without the path.
+    - Queries alone, a third of the paper's 3N maps: 2.00 / 3.94 G; 159.2 / 227.3 G.
+    - Keys and values of every pixel by the same weights: 2.19 / 4.38 G; 163.3 / 236.7 G.
+    - All of the reduced map, the output enlarged: 1.94 / 3.83 G; 157.9 / 225.1 G.
 
     Args:
         arch: ``'t'``, ``'s'``, or a dict with the fields of ``ARCHS['t']``.

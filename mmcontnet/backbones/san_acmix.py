@@ -51,18 +51,19 @@ class SANACmix(HybridBackbone):
     256/512/1024/2048 channels. Inputs of any size work.
 
     The paper says no more of SAN-ACmix than its equation 18. This is the reading that fits its
-    counts best, 12.1 / 16.6 / 21.2M parameters for SAN-ACmix-10 / 15 / 19, and 229 and 233 G
-    multiply-adds for RetinaNet with SAN-19 without and with the convolution path (table 3):
+    counts best: 12.1 / 16.6 / 21.2M parameters for SAN-ACmix-10 / 15 / 19, and 233 G multiply-adds
+    for RetinaNet with the last, 229 G without the convolution path (table 3).
 
     - Taken: of a block's C channels, queries and keys have C / 16, one group of maps each, and the
-      values C / 4, four groups; one shift convolution to C / 4. 11.99 / 16.41 / 20.83M; 3.8 G more.
-    - With two shift convolutions: 12.15 / 16.65 / 21.14M, but 7.1 G more. The paper's parameters
-      seem to count the one twice, as they do in ResNet-ACmix.
+      values C / 4, four groups; one shift convolution to C / 4. 11.99 / 16.41 / 20.83M; 233.0 G at
+      800 x 1333, 229.0 G without the path.
+    - With two shift convolutions: 12.15 / 16.65 / 21.14M, but 236.4 G. The paper's parameters seem
+      to count the one twice, as they do in ResNet-ACmix.
     - With queries and keys as wide as the values: 18.1M for SAN-ACmix-10.
 
-    At 224 x 224 that is 1.89 / 2.63 / 3.32 G, where the paper has 1.9 / 2.7 / 3.4. The difference
-    is the host's: SAN alone comes to 1.79 / 2.48 / 3.13 G of convolutions and aggregation, and
-    1.9 / 2.6 / 3.3 G are printed.
+    At 224 x 224 it has 1.89 / 2.63 / 3.32 G multiply-adds, and the paper 1.9 / 2.7 / 3.4. The
+    difference is the host's: SAN alone comes to 1.79 / 2.48 / 3.13 G of convolutions and
+    aggregation, where its paper has 1.9 / 2.6 / 3.3.
 
     Args:
         arch: ``'10'``, ``'15'``, ``'19'``, or a dict with the fields of ``ARCHS['10']``.
