@@ -118,7 +118,6 @@ def _gelu_norm_conv(
         or norm.running_mean is None
         or norm.running_var is None
         or conv.bias is None
-        or not x.dtype == norm.weight.dtype == conv.weight.dtype
         or x.dtype not in (torch.float32, torch.float64)
         # Of a single pixel BatchNorm refuses to compute statistics, and says so.
         or x.numel() <= x.shape[1]
