@@ -184,6 +184,48 @@ def test_swin_with_acmix_has_swins_recipes_and_decays_no_rates_of_paths(
         assert values == pytest.approx((lr, 0 if name in without else decay)), name
 
 
+@pytest.mark.parametrize('arch', ['t', 's'])
+def test_pvt_with_acmix_has_deits_recipe_and_decays_no_positions_and_rates_of_paths(
+    arch: str,
+) -> None:
+    cfg = Config.fromfile(CONFIGS / f'pvt_acmix_{arch}_8xb128_in1k.py')
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.train_cfg.max_epochs == 300
+    model, found = settings(cfg)
+    more = {n for n, _ in model.named_parameters() if n.endswith('.position') or '.rate_' in n}
+    assert len(more) == 4 + 2 * (8 if arch == 't' else 16)
+    without = undecayed(model) | more
+    for name, values in found.items():
+        assert values == pytest.approx((1e-3, 0 if name in without else 0.05)), name
+
+
+@pytest.mark.parametrize(
+    ('config', 'epochs'),
+    [
+        ('retinanet_pvt_acmix_t_fpn_1x_coco.py', 12),
+        ('retinanet_pvt_acmix_t_fpn_3x_ms_coco.py', 36),
+        ('fpn_pvt_acmix_t_40k_ade20k.py', None),
+        ('fpn_pvt_acmix_s_40k_ade20k.py', None),
+    ],
+)
+def test_dense_prediction_with_pvt_has_the_rates_of_pvt(config: str, epochs: int | None) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    assert cfg.train_cfg.get('max_epochs') == epochs
+    assert cfg.param_scheduler[-1].get('end') == epochs
+    model, found = settings(cfg)
+    assert set(found.values()) == {(1e-4, 1e-4)}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('arch', ['10', '15', '19'])
+def test_san_with_acmix_has_sans_recipe(arch: str) -> None:
+    cfg = Config.fromfile(CONFIGS / f'san_acmix{arch}_8xb32_in1k.py')
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == 100
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
+    _, found = settings(cfg)
+    assert set(found.values()) == {(0.1, 1e-4)}
+
+
 @pytest.mark.parametrize(
     ('config', 'decay', 'epochs'),
     [('cotnet50_8xb64_in1k.py', 1e-4, 100), ('cotnet50_advanced_8xb64_in1k.py', 4e-5, 350)],
