@@ -174,3 +174,38 @@ def test_faster_rcnn_with_cotnet_trains_and_is_tested_on_tree_crowns_in_one_proc
     # SyncBN, which the config asks for, needs several.
     assert load_config(str(config)).sync_bn == 'torch'
     assert 0 <= train_and_test(config, folder)['coco/bbox_mAP'] <= 1
+
+
+def test_upernet_with_swin_acmix_trains_and_is_tested_on_nuclei(folder: Path) -> None:
+    config = folder / 'nuclei.py'
+    config.write_text(
+        dedent(
+            f"""
+            _base_ = {str(ROOT / 'configs/upernet_swin_acmix_t_160k_ade20k.py')!r}
+            model = dict(
+                data_preprocessor=dict(size=(112, 112)),
+                backbone=dict(init_cfg=None, arch=dict(_delete_=True, **{small.SWIN_ACMIX!r})),
+                decode_head=dict(in_channels=[8, 16, 24, 32], channels=16, num_classes=2),
+                auxiliary_head=dict(in_channels=24, channels=16, num_classes=2))
+            dataset = dict(
+                _delete_=True, type='CityscapesDataset', data_root='data/nuclei/cityscapes/',
+                metainfo=dict(classes=('road', 'car'), palette=[[0, 0, 0], [255, 170, 0]]))
+            load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+            pack = dict(type='PackSegInputs')
+            loader = dict(num_workers=0, persistent_workers=False)
+            train_dataloader = dict(**loader, dataset=dict(
+                **dataset,
+                data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+                pipeline=[*load, dict(type='RandomCrop', crop_size=(112, 112)), pack]))
+            # Tiles of 256 x 128, which no window divides.
+            val_dataloader = dict(**loader, dataset=dict(
+                **dataset, data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
+                pipeline=[*load, pack]))
+            test_dataloader = val_dataloader
+            param_scheduler = [dict(type='ConstantLR', factor=1.0)]
+            train_cfg = dict(max_iters=3, val_interval=3)
+            default_hooks = dict(checkpoint=dict(interval=3))
+            """
+        )
+    )
+    assert 0 < train_and_test(config, folder)['mIoU'] <= 100
