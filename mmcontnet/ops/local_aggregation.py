@@ -118,10 +118,13 @@ def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -
     taps = weight.to(dtype).unflatten(1, (1, -1, kernel_size**2))
     padding = _padding(value, weight, kernel_size, dilation)
     padded = F.pad(value.to(dtype), [padding] * 4).unflatten(1, (-1, taps.shape[2]))
+    # By rows of taps: exporters take the longer, the more steps they see.
+    shifts = range(0, kernel_size * dilation, dilation)
+    columns = torch.stack([padded[..., x : x + w] for x in shifts], dim=3)
+    rows = taps.split(kernel_size, dim=3)
     total = padded.new_zeros(())
-    for tap in range(kernel_size**2):
-        y, x = (i * dilation for i in divmod(tap, kernel_size))
-        total = total + taps[:, :, :, tap] * padded[..., y : y + h, x : x + w]
+    for y, row in zip(shifts, rows, strict=True):
+        total = total + (row * columns[..., y : y + h, :]).sum(dim=3)
     return total.flatten(1, 2).to(value.dtype)
 
 
