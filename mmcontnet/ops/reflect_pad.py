@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sliding_attention import _reflect
-
 
 def reflect_pad(x: Tensor, margin: int) -> Tensor:
     """Pad a map with its own pixels, reflected at the border, as often as a small map asks for.
@@ -22,5 +20,14 @@ def reflect_pad(x: Tensor, margin: int) -> Tensor:
     h, w = x.shape[2:]
     if margin < min(h, w):
         return F.pad(x, [margin] * 4, 'reflect')
-    rows, cols = (_reflect(torch.arange(-margin, n + margin, device=x.device), n) for n in (h, w))
+    rows, cols = (
+        reflect_index(torch.arange(-margin, n + margin, device=x.device), n) for n in (h, w)
+    )
     return x[..., rows[:, None], cols]
+
+
+def reflect_index(index: Tensor, size: int) -> Tensor:
+    """Fold places outside of 0 .. size - 1 back at the border, which is not repeated."""
+    period = max(1, 2 * (size - 1))
+    index = index.abs() % period
+    return torch.minimum(index, period - index) if size > 1 else index

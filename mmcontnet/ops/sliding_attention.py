@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
+from .reflect_pad import reflect_index
 
 WAYS = ('reference', 'tiles')
 
@@ -76,7 +77,8 @@ def _reference(
     q = q[..., ::stride, ::stride]
     reach = (kernel_size - 1) * dilation
     rows, cols = (
-        _reflect(torch.arange(-(reach // 2), n + reach // 2, device=q.device), n) for n in (h, w)
+        reflect_index(torch.arange(-(reach // 2), n + reach // 2, device=q.device), n)
+        for n in (h, w)
     )
     keys, values = (
         F.unfold(x[..., rows[:, None], cols].flatten(1, 2), kernel_size, dilation, stride=stride)
@@ -130,17 +132,10 @@ class _Axis:
         query = torch.arange(length, device=device) * stride
         reach = (kernel_size - 1) * dilation
         key = torch.arange((length - 1) * stride + reach + 1, device=device)
-        self.queries = _reflect(starts + query, size)
-        self.windows = _reflect(starts + key - reach // 2, size)
+        self.queries = reflect_index(starts + query, size)
+        self.windows = reflect_index(starts + key - reach // 2, size)
         ahead = key - query[:, None]
         self.seen = (ahead >= 0) & (ahead <= reach) & (ahead % dilation == 0)
-
-
-def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold places outside of 0 .. size - 1 back at the border, which is not repeated."""
-    period = max(1, 2 * (size - 1))
-    index = index.abs() % period
-    return torch.minimum(index, period - index) if size > 1 else index
 
 
 def _gather(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
