@@ -8,6 +8,8 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
+from mmcontnet.analysis.inspection import load_weights
+from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
     UserError,
     build_runner,
@@ -31,6 +33,11 @@ def parse_args() -> argparse.Namespace:
         help='write the predictions: a .pkl file, or for segmenters a folder of label maps',
     )
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='test with random weights where the checkpoint has none that fit',
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parse_run_args(parser)
 
@@ -106,6 +113,9 @@ def main() -> None:
         if cfg.model.get('backbone'):
             cfg.model.backbone.pop('init_cfg', None)
         check_model(cfg)
+        if not args.allow_missing:
+            # mmengine would merely warn.
+            load_weights(build_model(cfg, meta=True), args.checkpoint)
         check_data(cfg, ['test'])
         scope = cfg.get('default_scope')
         is_segmenter = scope == 'mmseg'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..engine import UserError, check_checkpoint, load_what_fits
+from ..engine import UserError, load_what_fits
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -75,12 +75,17 @@ def build_backbone(
 def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, whether it holds more or not.
 
+    Args:
+        checkpoint: A local file, or a URL that mmengine knows how to fetch.
+
     Raises:
-        UserError: If the file cannot be read.
+        UserError: If the file cannot be read, or holds no tensors by their names.
     """
-    check_checkpoint(checkpoint)
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    return content.get('state_dict', content)
+    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise UserError(f'checkpoint {checkpoint!r} holds no tensors by their names')
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:

@@ -1,5 +1,6 @@
 """What the training and testing command lines share: configs, checks before work, processes."""
 
+from .checkpoints import read_checkpoint
 from .checks import check_checkpoint, check_data, check_model, load_what_fits
 from .config import UserError, load_config
 from .distributed import is_first_process, process_group
@@ -16,4 +17,5 @@ __all__ = [
     'load_what_fits',
     'parse_run_args',
     'process_group',
+    'read_checkpoint',
 ]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from ..backbones.base import HybridBackbone
+from .checkpoints import read_checkpoint
 from .config import UserError
 
 
@@ -77,8 +76,8 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
             '--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 '
             'model.backbone.norm_eval=False'
         )
-    content = _read(checkpoint)
-    if backbone is None or not isinstance(content, Mapping):
+    content = read_checkpoint(checkpoint, 'meta')
+    if backbone is None:
         return
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
     found = {
@@ -86,11 +85,8 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
         for key, value in content.get('state_dict', content).items()
         if key.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)
     }
-    # mmengine would merely warn, and train from scratch. On the meta device nothing is moved, of
-    # which PyTorch warns.
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
-        wrong, _ = load_what_fits(backbone, found)
+    # mmengine would merely warn, and train from scratch.
+    wrong, _ = load_what_fits(backbone, found)
     if wrong:
         raise UserError(
             f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
@@ -113,12 +109,15 @@ def load_what_fits(module: nn.Module, state: Mapping[str, torch.Tensor]) -> tupl
     # Old checkpoints lack these counters, and BatchNorm does without.
     names = [name for name in module.state_dict() if not name.endswith('num_batches_tracked')]
     wrong: set[str] = set()
-    try:
-        missing = module.load_state_dict(state, strict=False).missing_keys
-    except RuntimeError as error:
-        wrong = set(re.findall(r'size mismatch for (\S+):', str(error)))
-        fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
-        missing = module.load_state_dict(fitting, strict=False).missing_keys
+    with warnings.catch_warnings():
+        # A module on the meta device, which only wants to know.
+        warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
+        try:
+            missing = module.load_state_dict(state, strict=False).missing_keys
+        except RuntimeError as error:
+            wrong = set(re.findall(r'size mismatch for (\S+):', str(error)))
+            fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
+            missing = module.load_state_dict(fitting, strict=False).missing_keys
     wrong.update(missing)
     return [name for name in names if name in wrong], len(names)
 
@@ -127,29 +126,10 @@ def check_checkpoint(path: str) -> None:
     """Check that a local file is a readable checkpoint; URLs are left to the runner.
 
     Raises:
-        UserError: If it is missing or broken.
+        UserError: As :func:`read_checkpoint`.
     """
-    if '://' in path:
-        return
-    if not os.path.isfile(os.path.expanduser(path)):
-        raise UserError(f'checkpoint {path!r} not found')
-    _read(path)
-
-
-def _read(path: str) -> Any:
-    """Look at the names and shapes in a checkpoint without reading its tensors or running code."""
-    file = os.path.expanduser(path)
-    try:
-        # Files of torch < 1.6 are no archives, and cannot be mapped.
-        return torch.load(
-            file, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
-    except pickle.UnpicklingError:
-        # What mmengine saves in training holds more than tensors (its message hub): left to it.
-        return None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'checkpoint {path!r} cannot be read: {reason}') from error
+    if '://' not in path:
+        read_checkpoint(path, 'meta')
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:
