@@ -115,7 +115,10 @@ def main() -> None:
         check_model(cfg)
         if not args.allow_missing:
             # mmengine would merely warn.
-            load_weights(build_model(cfg, meta=True), args.checkpoint)
+            try:
+                load_weights(build_model(cfg, meta=True), args.checkpoint)
+            except UserError as error:
+                raise UserError(f'{error}; --allow-missing tests nevertheless') from error
         check_data(cfg, ['test'])
         scope = cfg.get('default_scope')
         is_segmenter = scope == 'mmseg'

@@ -135,3 +135,16 @@ def test_files_that_are_no_checkpoints_are_named(name: str, message: str, tmp_pa
     (tmp_path / 'text.pth').write_text('<!DOCTYPE html><title>404</title>')
     with pytest.raises(UserError, match=rf"checkpoint '.*{name}' ({message})"):
         read_checkpoint(str(tmp_path / name))
+
+
+def test_testing_refuses_weights_that_would_stay_random_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
+    write({'state_dict': {'backbone.stem.conv.0.weight': torch.zeros(3)}}, Path('other.pth'))
+    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--check-only')
+    assert "checkpoint 'other.pth' does not fit: " in message
+    assert '--allow-missing' in message
+    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--allow-missing')
+    assert "data_root 'data/coco/' not found" in message  # the next check
