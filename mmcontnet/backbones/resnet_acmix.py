@@ -11,8 +11,8 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..layers import COMBINATIONS, Bottleneck, ConvolutionPath, ResNetStem, SlidingACmix
-from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from ..layers import Bottleneck, ConvolutionPath, ResNetStem, SlidingACmix
+from .base import HybridBackbone, drop_path_rates, resolve_arch
 
 _STEM_CHANNELS = 64
 _RESNET = dict(out_channels=(256, 512, 1024, 2048), mid_channels=(64, 128, 256, 512))
@@ -75,8 +75,7 @@ class ResNetACmix(HybridBackbone):
             init_cfg=init_cfg,
         )
         fields = resolve_arch(arch, ARCHS, 'ResNetACmix')
-        check_choice('combine', combine, COMBINATIONS)
-        if kernel_att < 1 or kernel_att % 2 == 0:
+        if not isinstance(kernel_att, int) or kernel_att < 1 or kernel_att % 2 == 0:
             raise ValueError(f'kernel_att must be a positive odd number, got {kernel_att!r}')
         drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
         width = _STEM_CHANNELS

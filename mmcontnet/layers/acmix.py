@@ -106,10 +106,16 @@ class PathSum(nn.Module):
     Args:
         combine: One of ``COMBINATIONS``: both rates learnt; only attention's, the other making it
             up to 1; only attention's, the other being 1; none, both being 1.
+
+    Raises:
+        ValueError: For another ``combine``.
     """
 
     def __init__(self, combine: str = 'rates') -> None:
         super().__init__()
+        if combine not in COMBINATIONS:
+            choices = ', '.join(map(repr, COMBINATIONS))
+            raise ValueError(f'combine must be one of {choices}, got {combine!r}')
         self.combine = combine
         if combine != 'sum':
             self.rate_attention = nn.Parameter(torch.full((1,), 0.5))
@@ -129,7 +135,9 @@ class PathSum(nn.Module):
     def forward(self, attention: Tensor, convolution: Tensor) -> Tensor:
         """Two maps or sets of tokens of the same shape -> that shape."""
         alpha, beta = self.rates
-        return alpha * attention + beta * convolution
+        # Under autocast rates are fp32, and so is what they multiply: good for their gradients,
+        # which are sums over whole maps, but twice the memory for the layers that follow.
+        return (alpha * attention + beta * convolution).to(attention.dtype)
 
 
 class SlidingACmix(nn.Module):
@@ -147,7 +155,7 @@ class SlidingACmix(nn.Module):
         combine: See :class:`PathSum`.
 
     Raises:
-        ValueError: If ``num_heads`` does not divide ``channels``.
+        ValueError: If ``num_heads`` does not divide ``channels``, or for another ``combine``.
     """
 
     def __init__(
@@ -160,7 +168,7 @@ class SlidingACmix(nn.Module):
         combine: str = 'rates',
     ) -> None:
         super().__init__()
-        if channels % num_heads:
+        if num_heads < 1 or channels % num_heads:
             raise ValueError(f'num_heads must divide the {channels} channels, got {num_heads}')
         self.num_heads = num_heads
         self.kernel_size = kernel_size

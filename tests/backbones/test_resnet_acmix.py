@@ -10,14 +10,17 @@ from mmcontnet.backbones import ResNetACmix
 from . import small
 
 
-def test_shift_convolutions_start_from_shifts_and_others_do_not() -> None:
+def test_shift_convolutions_start_from_shifts_and_others_from_noise() -> None:
     backbone = ResNetACmix(small.RESNET_ACMIX)
+    backbone.init_weights()
     shifts = {n: p for n, p in backbone.named_parameters() if n.endswith('shift.weight')}
     assert len(shifts) == 5
     for weight in shifts.values():
         assert weight.eq(torch.eye(9).view(9, 3, 3)).all()
-    others = [m.weight for n, m in backbone.named_modules() if n.endswith('qkv')]
-    assert all(weight.std() > 0.05 for weight in others)
+    # He's, by fan-out; PyTorch's own would be sqrt(2) times narrower.
+    layer = backbone.stages[3][0].layer[0].qkv
+    assert float(layer.weight.detach().std()) == pytest.approx((2 / 72) ** 0.5, rel=0.1)
+    assert not layer.bias.any()
 
 
 def test_window_heads_and_combination_are_those_asked_for() -> None:
@@ -37,6 +40,7 @@ def test_window_heads_and_combination_are_those_asked_for() -> None:
     ('options', 'message'),
     [
         (dict(kernel_att=4), 'kernel_att must be a positive odd number, got 4'),
+        (dict(kernel_att=3.0), 'kernel_att must be a positive odd number, got 3.0'),
         (dict(combine='mean'), "combine must be one of 'rates', .* got 'mean'"),
         (dict(num_heads=5), 'num_heads must divide the 8 channels, got 5'),
         (dict(arch='34'), r"ResNetACmix has no arch '34'; choose from \['26', '38', '50'\]"),

@@ -68,6 +68,7 @@ def test_learnt_convolution_path_equals_a_mix_and_a_convolution(
     x = torch.randn(2, 3 * heads * WIDTH, 5, 8, dtype=torch.double, requires_grad=True)
     inputs = [x, *path.parameters()]
     out, expected = path(x), by_group_convolution(path, x)
+    assert out.shape == (2, WIDTH * heads, -(-5 // stride), 8 // stride)
     torch.testing.assert_close(out, expected)
     grads = torch.autograd.grad(out.sin().sum(), inputs)
     torch.testing.assert_close(grads, torch.autograd.grad(expected.sin().sum(), inputs))
@@ -103,6 +104,23 @@ def test_paths_add_up_in_the_ways_of_table_6(
     torch.testing.assert_close(path_sum(attention, convolution), expected)
 
 
+def test_the_sum_keeps_the_precision_of_the_paths_and_rates_have_gradients_of_their_own() -> None:
+    # Under autocast paths are bf16 and rates fp32. All gradients of 1 add up to more than fp16
+    # holds, which would make the loss scale fall for these two numbers alone.
+    path_sum = PathSum()
+    attention, convolution = torch.ones(2, 1, 16, 100, 100, dtype=torch.half).unbind()
+    out = path_sum(attention, convolution)
+    assert out.dtype == torch.half
+    out.backward(torch.ones_like(out))
+    for rate in path_sum.parameters():
+        assert rate.grad is not None and float(rate.grad) == 160_000
+
+
+def test_a_combination_that_table_6_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'mean'"):
+        PathSum('mean')
+
+
 def test_a_term_that_all_keys_share_changes_nothing() -> None:
     # Which is why the authors' position of the query may be left out.
     layer = SlidingACmix(8, num_heads=2, kernel_size=3)
@@ -114,6 +132,7 @@ def test_a_term_that_all_keys_share_changes_nothing() -> None:
     assert not torch.allclose(layer(x), expected, atol=1e-3)
 
 
-def test_heads_that_do_not_divide_the_channels_are_named() -> None:
-    with pytest.raises(ValueError, match='divide the 10 channels, got 4'):
-        SlidingACmix(10)
+@pytest.mark.parametrize('heads', [4, 0, -5])
+def test_heads_that_do_not_divide_the_channels_are_named(heads: int) -> None:
+    with pytest.raises(ValueError, match=f'divide the 10 channels, got {heads}'):
+        SlidingACmix(10, num_heads=heads)

@@ -140,6 +140,7 @@ def test_what_is_counted_is_what_the_windows_hold() -> None:
     [
         (dict(kernel_size=4), 'kernel_size=4'),
         (dict(stride=0), 'stride=0'),
+        (dict(dilation=0), 'dilation=0'),
         (dict(way='fast'), "'reference', 'tiles', got 'fast'"),
     ],
 )
