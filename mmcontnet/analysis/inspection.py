@@ -82,7 +82,11 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
         UserError: If the file cannot be read, or holds no tensors by their names.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    state = content
+    if isinstance(content, Mapping):
+        # OpenMMLab's trainings write the one, Swin's and DeiT's code the other.
+        entries = [entry for entry in ('state_dict', 'model') if entry in content]
+        state = content[entries[0]] if entries else content
     if not isinstance(state, Mapping):
         raise UserError(f'checkpoint {checkpoint!r} holds no tensors by their names')
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}

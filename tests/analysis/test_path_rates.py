@@ -35,12 +35,24 @@ def test_rates_come_in_the_order_of_the_layers(tmp_path: Path) -> None:
     assert rates.convolution == [float(s.rate_convolution.detach()) for s in sums]
 
 
-def test_the_authors_names_are_known(tmp_path: Path) -> None:
-    state = author_state_dict(record('resnet-acmix-26')['state_dict'])
-    torch.save(state, tmp_path / 'author.pth')
+@pytest.mark.parametrize('entry', ['state_dict', 'model', None])
+@pytest.mark.parametrize(
+    ('name', 'layers', 'second'),
+    [
+        ('resnet-acmix-26', 1 + 2 + 4 + 1, 'layer2.0.conv2'),
+        ('swin-acmix-t', 2 + 2 + 6 + 2, 'layers.0.blocks.1.attn'),
+    ],
+)
+def test_the_authors_files_are_known(
+    name: str, layers: int, second: str, entry: str | None, tmp_path: Path
+) -> None:
+    state = author_state_dict({k: v for k, v in record(name)['state_dict'].items() if 'rate' in k})
+    torch.save({entry: state, 'epoch': 1} if entry else state, tmp_path / 'author.pth')
     rates = read_path_rates(str(tmp_path / 'author.pth'))
-    assert len(rates.layers) == 1 + 2 + 4 + 1
-    assert rates.convolution[1] == float(state['layer2.0.conv2.rate2'])
+    assert len(rates.layers) == layers
+    assert rates.layers[1] == second
+    assert rates.attention[1] == float(state[f'{second}.rate1'])
+    assert rates.convolution[1] == float(state[f'{second}.rate2'])
 
 
 def test_the_command_line_draws_a_line_for_each_checkpoint(
