@@ -20,8 +20,8 @@ model = dict(
         frozen_stages=1,
         norm_eval=True,
         # ImageNet weights, made from the authors' file by tools/convert_checkpoint.py (see README).
-        # To train from scratch instead:
-        #   --cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1
+        # To train from scratch instead: --cfg-options model.backbone.init_cfg=None
+        #   model.backbone.frozen_stages=-1 model.backbone.norm_eval=False
         init_cfg=dict(
             type='Pretrained', checkpoint='checkpoints/resnet_acmix50_in1k.pth', prefix='backbone.'
         ),

@@ -6,7 +6,15 @@ from functools import partial
 import pytest
 import torch
 
-from mmcontnet.backbones import CMT, ConTNet, CoTNet, PVTACmix, SANACmix, SwinACmix
+from mmcontnet.backbones import (
+    CMT,
+    ConTNet,
+    CoTNet,
+    PVTACmix,
+    ResNetACmix,
+    SANACmix,
+    SwinACmix,
+)
 from mmcontnet.backbones.base import HybridBackbone
 
 from . import small
@@ -18,6 +26,7 @@ BACKBONES = {
     ),
     'CMT': partial(CMT, small.CMT),
     'CoTNet': partial(CoTNet, small.COTNET),
+    'ResNetACmix': partial(ResNetACmix, small.RESNET_ACMIX),
     'SwinACmix': partial(SwinACmix, small.SWIN_ACMIX),
     'SANACmix': partial(SANACmix, small.SAN_ACMIX),
     'PVTACmix': partial(PVTACmix, small.PVT_ACMIX),
