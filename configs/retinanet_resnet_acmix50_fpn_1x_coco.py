@@ -14,7 +14,8 @@ model = dict(
         _delete_=True,
         type='ResNetACmix',
         arch='50',
-        out_indices=(0, 1, 2, 3),
+        # The FPN starts at stride 8.
+        out_indices=(1, 2, 3),
         # As mmdet's ResNet-50: the stem and the first stage are frozen, BatchNorm keeps ImageNet's
         # statistics.
         frozen_stages=1,
@@ -26,5 +27,6 @@ model = dict(
             type='Pretrained', checkpoint='checkpoints/resnet_acmix50_in1k.pth', prefix='backbone.'
         ),
     ),
+    neck=dict(in_channels=[512, 1024, 2048], start_level=0),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -24,7 +24,7 @@ def main() -> None:
     try:
         check_out(args.out, PICTURES)
         if args.json:
-            check_out(args.json, ('.json',))
+            check_out(args.json, ('.json',), '--json')
         rates = {checkpoint: read_path_rates(checkpoint) for checkpoint in args.checkpoints}
         for checkpoint, of in rates.items():
             columns = zip(of.layers, of.attention, of.convolution, strict=True)

@@ -35,20 +35,21 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([line(header), rule, *map(line, rows)])
 
 
-def check_out(path: Path, suffixes: Collection[str]) -> None:
+def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:
     """Check before any work that a file can be written.
 
     Args:
         path: The file.
         suffixes: Those it may have, with their dots and in lower case.
+        option: Which gave the file, for the message.
 
     Raises:
         UserError: If it has another, or there is no such folder.
     """
     if path.suffix.lower() not in suffixes:
-        raise UserError(f'--out must be one of {", ".join(suffixes)}, got {str(path)!r}')
+        raise UserError(f'{option} must be one of {", ".join(suffixes)}, got {str(path)!r}')
     if not path.resolve().parent.is_dir():
-        raise UserError(f'no folder {str(path.parent)!r} for --out')
+        raise UserError(f'no folder {str(path.parent)!r} for {option}')
 
 
 @contextmanager

@@ -8,6 +8,7 @@ mmengine's runner neither: importing this module makes it read local files by th
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import re
@@ -32,6 +33,7 @@ def _method_of_history(owner: Any, name: str) -> Any:
 
 _ALLOWED: list[Any] = [
     HistoryBuffer,
+    argparse.Namespace,  # which authors' training scripts keep beside the weights
     (_method_of_history, 'builtins.getattr'),
     bytes,  # of an empty array
     slice,

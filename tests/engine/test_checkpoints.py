@@ -1,5 +1,6 @@
 """Checkpoints of strangers: no code of theirs runs, in no tool, and what is wrong is said."""
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -95,13 +96,14 @@ def test_what_a_training_saves_is_read(tmp_path: Path) -> None:
             log_scalars={'loss': log, 'lr': HistoryBuffer()},
             runtime_info=dict(best=np.float64(0.5)),
         ),
+        args=argparse.Namespace(lr=0.1),
         meta=dict(epoch=1, seed=np.int64(3), classes=('a', 'b')),
     )
     path = write(content, tmp_path / 'epoch_1.pth')
     for found in (read_checkpoint(path), CheckpointLoader.load_checkpoint(path)):
         assert found['message_hub']['log_scalars']['loss'].mean() == 2
         assert found['message_hub']['runtime_info']['best'] == 0.5
-        assert found['meta'] == content['meta']
+        assert (found['meta'], found['args']) == (content['meta'], content['args'])
 
 
 def test_what_numpy_1_wrote_is_read(tmp_path: Path) -> None:
