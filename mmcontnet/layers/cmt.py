@@ -113,8 +113,11 @@ def _gelu_norm_conv(
         type(norm) is not nn.BatchNorm2d
         or type(conv) is not nn.Conv2d
         # Hooks of pruning, of counters and the like want their modules called.
-        or any(m._forward_hooks or m._forward_pre_hooks for m in (norm, conv))
-        or norm.momentum is None
+        or any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in (norm, conv)
+        )
+        or not norm.affine
         or norm.running_mean is None
         or norm.running_var is None
         or conv.bias is None
@@ -127,8 +130,12 @@ def _gelu_norm_conv(
     ):
         x = norm(F.gelu(x))
         return conv(x).add_(x) if shortcut else conv(x)
+    momentum = norm.momentum or 0.0
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            # Of all batches.
+            momentum = 1 / float(norm.num_batches_tracked)
     weight = conv.weight
     if shortcut:
         # One more in the middle of the kernel.
@@ -142,7 +149,7 @@ def _gelu_norm_conv(
         weight,
         conv.bias,
         training=norm.training,
-        momentum=norm.momentum,
+        momentum=momentum,
         eps=norm.eps,
     )
 

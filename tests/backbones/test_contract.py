@@ -171,6 +171,22 @@ def test_checkpointing_gives_the_same_outputs_gradients_and_running_statistics(
 
 
 @every_family
+def test_checkpointing_takes_norms_that_average_all_batches(family: Family) -> None:
+    states = []
+    state = family().state_dict()
+    for with_cp in (False, True):
+        backbone = family(with_cp=with_cp)
+        backbone.load_state_dict(state)
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        for x in torch.randn(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)):
+            backbone(x)[0].sum().backward()
+        states.append(backbone.state_dict())
+    torch.testing.assert_close(states[0], states[1])
+
+
+@every_family
 def test_bf16_autocast_is_finite(family: Family) -> None:
     backbone = getattr(backbones, family.type)(**family.real)
     with torch.autocast('cpu', dtype=torch.bfloat16):

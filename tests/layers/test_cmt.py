@@ -94,13 +94,18 @@ def _replace_norm(block: CMTBlock) -> CMTBlock:
     return block
 
 
+def _drop_affine(block: CMTBlock) -> CMTBlock:
+    block.ffn.expand_norm = nn.BatchNorm2d(20, affine=False).double().eval()
+    return block
+
+
 def _average_all_batches(block: CMTBlock) -> CMTBlock:
     block.ffn.expand_norm.momentum = None
     return block.train()
 
 
 @pytest.mark.parametrize(
-    'change', [_add_hook, _wrap_convolution, _replace_norm, _average_all_batches]
+    'change', [_add_hook, _wrap_convolution, _replace_norm, _drop_affine, _average_all_batches]
 )
 def test_what_is_put_in_place_of_a_norm_or_a_convolution_is_called(
     change: Callable[[CMTBlock], CMTBlock],
@@ -114,6 +119,15 @@ def test_what_is_put_in_place_of_a_norm_or_a_convolution_is_called(
     actual, expected = block(x, bias, None), reference(plain, x, bias)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(dict(block.named_buffers()), dict(plain.named_buffers()))
+
+
+@pytest.mark.parametrize('name', ['expand_norm', 'depthwise_norm', 'project'])
+def test_hooks_of_gradients_are_called(name: str) -> None:
+    ffn = CMTBlock(8, 2, 4, 20).ffn
+    called = []
+    ffn.get_submodule(name).register_full_backward_hook(lambda *args: called.append(name))
+    ffn(torch.randn(2, 8, 7, 8, requires_grad=True)).sum().backward()
+    assert called == [name]
 
 
 def test_statistics_of_a_single_pixel_are_refused_and_spoil_nothing() -> None:
