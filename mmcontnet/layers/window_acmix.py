@@ -72,9 +72,10 @@ class WindowACmix(nn.Module):
         attended = attention(q, k, v, bias).transpose(1, 2).reshape(tokens.shape)
 
         mixed = self.convolution.mix_groups(heads.flatten(2, 3))
-        mixed = mixed.reshape(*windows, *mixed.shape[2:]).transpose(2, 3).reshape(b, h, w, -1)
+        mixed = mixed.reshape(*windows, *mixed.shape[2:]).transpose(2, 3)
+        mixed = mixed.reshape(b, h, w, self.convolution.shift.in_channels)
         if inside is not None:
-            mixed = mixed * inside
+            mixed = mixed * inside.to(mixed.dtype)
         # Rates of weights are cheaper than those of maps.
         alpha, beta = self.sum.rates
         out = self.convolution.add_up(mixed, beta * self.convolution.shift.weight)
