@@ -82,6 +82,13 @@ def test_attention_alone_is_mmdets_pvt(size: tuple[int, int]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_native_maps_have_a_position_for_every_pixel_where_patches_do_not_divide_them() -> None:
+    backbone = PVTACmix({**small.PVT_ACMIX, 'img_size': 70}, out_indices=small.ALL)
+    sizes = [p.shape[2:] for name, p in backbone.named_parameters() if name.endswith('.position')]
+    assert sizes == [out.shape[2:] for out in backbone(torch.randn(1, 3, 70, 70))]
+
+
 def test_convolutions_start_as_shifts_and_linear_layers_small() -> None:
     backbone = PVTACmix(small.PVT_ACMIX)
     taps = torch.eye(9).unflatten(1, (3, 3))
