@@ -3,7 +3,8 @@
 A checkpoint is a pickle, and a pickle can call anything. PyTorch refuses all but tensors and plain
 containers if asked to; what mmengine saves in training holds a little more, its log among it.
 mmengine asks PyTorch, and opens what is refused nevertheless. Here nothing else is opened, by
-mmengine's runner neither: importing this module makes it read local files by the same rules.
+mmengine's runner neither: importing this module makes it read files, local and from the web, by the
+same rules.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pickle
 import re
 import zipfile
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from numpy._core import multiarray
@@ -87,3 +90,18 @@ def _reason(error: Exception) -> str:
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def _load_local(filename: str, map_location: Any = None) -> Any:
     return read_checkpoint(filename, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def _load_from_web(url: str, map_location: Any = None) -> Any:
+    file = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
+    # One process downloads, and those of other machines find theirs missing.
+    for turn in (get_rank() == 0, True):
+        if turn and not os.path.isfile(file):
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(url, file, progress=False)
+            except OSError as error:
+                raise UserError(f'checkpoint {url!r} cannot be fetched: {error}') from error
+        barrier()
+    return read_checkpoint(file, map_location)

@@ -80,10 +80,12 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
     if backbone is None:
         return
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
+    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     found = {
-        key.removeprefix('module.').removeprefix(prefix): value
-        for key, value in content.get('state_dict', content).items()
-        if key.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)
+        # As mmengine, which takes no notice of what DDP puts before names if there is no prefix.
+        key.removeprefix(prefix or 'module.'): value
+        for key, value in (state.items() if isinstance(state, Mapping) else ())
+        if isinstance(value, torch.Tensor) and isinstance(key, str) and key.startswith(prefix)
     }
     # mmengine would merely warn, and train from scratch.
     wrong, _ = load_what_fits(backbone, found)

@@ -4,7 +4,10 @@ import argparse
 import os
 import pickle
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,29 @@ def test_mmengines_own_reader_is_as_strict(tmp_path: Path) -> None:
     path = write({'state_dict': {}, 'meta': Hostile()}, tmp_path / 'bad.pth')
     with pytest.raises(UserError, match='holds more than weights'):
         load_checkpoint(torch.nn.Linear(1, 1), path)
+    assert not os.path.exists('harmed')
+
+
+def test_files_from_the_web_are_fetched_once_and_read_as_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    write({'w': torch.ones(2)}, Path('good.pth'))
+    write({'w': Hostile()}, Path('bad.pth'))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}'
+        with pytest.raises(UserError, match=r"bad\.pth' is broken, or holds more"):
+            CheckpointLoader.load_checkpoint(f'{url}/bad.pth')
+        with pytest.raises(UserError, match=r"/none\.pth' cannot be fetched: .*404"):
+            CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+        for _ in range(2):
+            found = CheckpointLoader.load_checkpoint(f'{url}/good.pth?download=1')
+            assert found['w'].tolist() == [1, 1]
+            Path('good.pth').unlink(missing_ok=True)
+        server.shutdown()
     assert not os.path.exists('harmed')
 
 

@@ -1,6 +1,7 @@
 """What the checks refuse is in tests/integration/test_mistakes.py; here, what they must not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,14 +53,34 @@ def pretrained(path: Path, arch: str = 's') -> Config:
 
 @pytest.mark.parametrize('form', ['converted', 'from training', 'legacy', 'wrapped'])
 def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) -> None:
-    prefix = 'module.backbone.' if form == 'wrapped' else 'backbone.'
+    prefix = 'module.' if form == 'wrapped' else 'backbone.'
     content = {'state_dict': {prefix + k: v for k, v in ConTNet('s').state_dict().items()}}
     if form == 'from training':
         content['message_hub'] = {'log_scalars': {'loss': HistoryBuffer()}}
     path = tmp_path / 'weights.pth'
     torch.save(content, path, _use_new_zipfile_serialization=form != 'legacy')
-    check_model(pretrained(path))
+    cfg = pretrained(path)
+    if form == 'wrapped':
+        del cfg.model.backbone.init_cfg.prefix
+    check_model(cfg)
     check_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        {'module.backbone.stem.weight': torch.ones(2)},  # mmengine does not find the prefix
+        {3: torch.ones(2)},
+        {'state_dict': [torch.ones(2)]},
+        [torch.ones(2)],
+        torch.ones(2),
+    ],
+    ids=['wrapped', 'numbered', 'list as state', 'list', 'tensor'],
+)
+def test_files_without_tensors_of_the_backbone_are_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / 'weights.pth')
+    with pytest.raises(UserError, match=r"with prefix 'backbone\.' do not fit ConTNet"):
+        check_model(pretrained(tmp_path / 'weights.pth'))
 
 
 def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
