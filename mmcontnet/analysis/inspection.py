@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..engine import UserError, load_what_fits
+from ..engine import UserError, check_depth, load_what_fits
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -101,13 +101,15 @@ def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
         prefix: Of the part's names in the model, e.g. ``'backbone.'``.
 
     Raises:
-        UserError: If the file cannot be read, or lacks a tensor or has it in another shape.
+        UserError: If the file cannot be read, lacks a tensor or has it in another shape, or
+            is a deeper network's.
     """
-    state = read_state_dict(checkpoint)
-    wrong, number = load_what_fits(
-        module,
-        {name.removeprefix('module.').removeprefix(prefix): v for name, v in state.items()},
-    )
+    state = {
+        name.removeprefix('module.').removeprefix(prefix): tensor
+        for name, tensor in read_state_dict(checkpoint).items()
+    }
+    wrong, number = load_what_fits(module, state)
+    check_depth(module, state, f'checkpoint {checkpoint!r}')
     if wrong:
         raise UserError(
             f'checkpoint {checkpoint!r} does not fit: {len(wrong)} of {number} tensors of '

@@ -1,7 +1,7 @@
 """What the training and testing command lines share: configs, checks before work, processes."""
 
 from .checkpoints import read_checkpoint
-from .checks import check_checkpoint, check_data, check_model, load_what_fits
+from .checks import check_checkpoint, check_data, check_depth, check_model, load_what_fits
 from .config import UserError, load_config
 from .distributed import is_first_process, process_group
 from .run import build_runner, parse_run_args
@@ -11,6 +11,7 @@ __all__ = [
     'build_runner',
     'check_checkpoint',
     'check_data',
+    'check_depth',
     'check_model',
     'is_first_process',
     'load_config',

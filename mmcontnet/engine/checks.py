@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,6 +89,7 @@ def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: 
     }
     # mmengine would merely warn, and train from scratch.
     wrong, _ = load_what_fits(backbone, found)
+    check_depth(backbone, found, f'pretrained weights {checkpoint!r}')
     if wrong:
         raise UserError(
             f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
@@ -122,6 +123,33 @@ def load_what_fits(module: nn.Module, state: Mapping[str, torch.Tensor]) -> tupl
             missing = module.load_state_dict(fitting, strict=False).missing_keys
     wrong.update(missing)
     return [name for name in names if name in wrong], len(names)
+
+
+def check_depth(module: nn.Module, names: Iterable[str], source: str) -> None:
+    """Check that weights are not those of a deeper network, which would load without a word.
+
+    Args:
+        module: The model or the backbone, with stages as backbones here have them. Stages of its
+            that are not built, because no output needs them, may be in the file.
+        names: Of the tensors.
+        source: What holds them, for the message.
+
+    Raises:
+        UserError: If a stage has more blocks there.
+    """
+    for name in names:
+        block = re.match(r'((?:.+\.)?stages\.\d+(?:\.blocks)?)\.(\d+)\.', name)
+        if block is None:
+            continue
+        try:
+            stage = module.get_submodule(block[1])
+        except AttributeError:
+            continue
+        if block[2] not in dict(stage.named_children()):
+            raise UserError(
+                f'{source} is of a deeper network: it has {block[1]}.{block[2]}, which '
+                f'{type(module).__name__} does not'
+            )
 
 
 def check_checkpoint(path: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
+from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
 from mmcontnet.engine import UserError, check_checkpoint, check_data, check_model, load_config
 
@@ -88,6 +89,25 @@ def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
     torch.save({'state_dict': state}, tmp_path / 'ti.pth')
     with pytest.raises(UserError, match='do not fit ConTNet: .* another shape'):
         check_model(pretrained(tmp_path / 'ti.pth'))
+
+
+@pytest.mark.parametrize('family', ['CMT', 'ResNetACmix', 'SwinACmix'])
+def test_weights_of_a_deeper_arch_are_refused_but_not_stages_that_are_not_needed(
+    family: str, tmp_path: Path
+) -> None:
+    arch = {'CMT': small.CMT, 'ResNetACmix': small.RESNET_ACMIX, 'SwinACmix': small.SWIN_ACMIX}
+    arch = arch[family]
+    deeper = dict(arch, depths=(2, *arch['depths'][1:]))
+    shallow = dict(arch, depths=(1, *arch['depths'][1:]))
+    backbone = getattr(backbones, family)(deeper, out_indices=(1, 2, 3))
+    state = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'deep.pth')
+    cfg = pretrained(tmp_path / 'deep.pth')
+    cfg.model.backbone.update(type=family, arch=deeper, out_indices=(1,))
+    check_model(cfg)
+    cfg.model.backbone.arch = shallow
+    with pytest.raises(UserError, match=r"deep\.pth' is of a deeper network: .*stages\.0.*\.1,"):
+        check_model(cfg)
 
 
 def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> None:
