@@ -21,23 +21,30 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from numpy._core import multiarray
 
 from .config import UserError
 
+#: Functions that mmengine's objects keep among their values, and pickle by getattr.
+_METHODS = {
+    HistoryBuffer: ('current', 'max', 'mean', 'min'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
 
-def _method_of_history(owner: Any, name: str) -> Any:
-    """Stand in for getattr, with which HistoryBuffer pickles its statistics."""
-    if owner is HistoryBuffer and name in ('current', 'max', 'mean', 'min'):
-        return getattr(HistoryBuffer, name)
+
+def _method(owner: Any, name: str) -> Any:
+    """Stand in for getattr."""
+    if name in _METHODS.get(owner, ()):
+        return getattr(owner, name)
     raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r})')
 
 
 _ALLOWED: list[Any] = [
-    HistoryBuffer,
+    *_METHODS,
     argparse.Namespace,  # which authors' training scripts keep beside the weights
-    (_method_of_history, 'builtins.getattr'),
+    (_method, 'builtins.getattr'),
     bytes,  # of an empty array
     slice,
     np.ndarray,

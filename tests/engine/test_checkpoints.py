@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from PIL import Image
 
@@ -130,6 +131,35 @@ def test_what_a_training_saves_is_read(tmp_path: Path) -> None:
         assert found['message_hub']['log_scalars']['loss'].mean() == 2
         assert found['message_hub']['runtime_info']['best'] == 0.5
         assert (found['meta'], found['args']) == (content['meta'], content['args'])
+
+
+SCHEDULERS = [
+    dict(type='ConstantLR'),
+    dict(type='CosineAnnealingLR', T_max=3),
+    dict(type='CosineRestartLR', periods=[2], restart_weights=[1], eta_min=0),
+    dict(type='ExponentialLR', gamma=0.9),
+    dict(type='LinearLR'),
+    dict(type='MultiStepLR', milestones=[1, 2]),
+    dict(type='OneCycleLR', eta_max=0.1, total_steps=10),
+    dict(type='OneCycleLR', eta_max=0.1, total_steps=10, anneal_strategy='linear'),
+    dict(type='PolyLR'),
+    dict(type='ReduceOnPlateauLR', monitor='loss'),
+    dict(type='StepLR', step_size=2),
+]
+
+
+@pytest.mark.parametrize('config', SCHEDULERS, ids=lambda config: config['type'])
+def test_the_state_of_every_scheduler_is_read(config: dict[str, Any], tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    state = PARAM_SCHEDULERS.build(dict(config, optimizer=optimizer)).state_dict()
+    path = write(dict(param_schedulers=[state]), tmp_path / 'epoch_1.pth')
+    assert read_checkpoint(path)['param_schedulers'] == [state]
+
+
+def test_no_scheduler_of_mmengine_goes_untested() -> None:
+    tested = {config['type'] for config in SCHEDULERS}
+    rates = {name for name in PARAM_SCHEDULERS.module_dict if name.endswith('LR')}
+    assert rates == tested
 
 
 def test_what_numpy_1_wrote_is_read(tmp_path: Path) -> None:
