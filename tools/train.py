@@ -1,6 +1,7 @@
 """Train a detector, a segmenter or a classifier."""
 
 import argparse
+import os
 import sys
 
 import torch
@@ -11,10 +12,12 @@ from mmcontnet.engine import (
     check_checkpoint,
     check_data,
     check_model,
+    find_faults,
     is_first_process,
     load_config,
     parse_run_args,
     process_group,
+    report_faults,
 )
 
 
@@ -34,6 +37,11 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or from the last one in the work dir',
+    )
+    parser.add_argument(
+        '--check-data',
+        action='store_true',
+        help='first look for broken files and entries in the data (tools/check_dataset.py)',
     )
     return parse_run_args(parser)
 
@@ -60,7 +68,14 @@ def main() -> None:
         if cfg.get('load_from'):
             check_checkpoint(cfg.load_from)
         check_model(cfg)
-        check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') is not None else ['train'])
+        parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
+        check_data(cfg, parts)
+        if args.check_data:
+            if args.launcher != 'none':
+                # The others would wait in vain for one that decodes for longer than their timeout.
+                raise UserError('--check-data is for one process; run tools/check_dataset.py first')
+            if errors := report_faults(find_faults(cfg, parts, os.cpu_count() or 1)):
+                raise UserError(f'--check-data: faults in the data: {errors}')
     except UserError as error:
         # Of many processes one says it.
         sys.exit(f'train.py: error: {error}' if is_first_process() else 1)
