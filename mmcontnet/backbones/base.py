@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 NUM_STAGES = 4
 
+#: How PyTorch's BatchNorm says that it has no statistics to take.
+_ONE_PIXEL = 'Expected more than 1 value per channel'
+
 
 def resolve_arch(
     arch: str | Mapping[str, Any], archs: Mapping[str, Mapping[str, Any]], family: str
@@ -197,18 +200,31 @@ class HybridBackbone(BaseModule):
 
         Returns:
             For every stage i of ``out_indices`` a map (B, C_i, ceil(H / s_i), ceil(W / s_i)),
-            contiguous.
+            contiguous. Without images, B = 0, the maps are empty and nothing is learnt.
 
         Raises:
-            ValueError: If the rank, the number of channels or the size cannot be computed.
+            ValueError: If the rank, the number of channels or the size cannot be computed. Also
+                for a single image in training if BatchNorm, which is not in eval mode, would take
+                its statistics of a single pixel: of a small image's last map, or where CoTNet has
+                squeezed a map to its mean.
         """
         self._check_input(x)
-        # Channels-last makes the token layout (B, H, W, C) of the attention layers a free view.
-        x = self.forward_stem(x.contiguous(memory_format=torch.channels_last))
-        outs = {}
-        for i, stage in enumerate(self.stages):
-            x = self.forward_stage(stage, x)
-            outs[i] = x
+        shape = tuple(x.shape)
+        try:
+            # Channels-last makes the token layout (B, H, W, C) of the attention layers a free view.
+            x = self.forward_stem(x.contiguous(memory_format=torch.channels_last))
+            outs = {}
+            for i, stage in enumerate(self.stages):
+                x = self.forward_stage(stage, x)
+                outs[i] = x
+        except ValueError as error:
+            if not str(error).startswith(_ONE_PIXEL):
+                raise
+            raise ValueError(
+                f'{type(self).__name__} in training cannot take images of shape {shape}: a '
+                'BatchNorm has one value per channel. Several images, or norm_eval=True, are '
+                'accepted'
+            ) from error
         # Compiled operators, mmcv's RoIAlign for one, read memory as NCHW whatever the strides say,
         # and necks hand on the memory format that they get.
         return tuple(

@@ -91,9 +91,8 @@ class PatchEncoder(nn.Module):
             The same shape.
         """
         if self.position is not None:
-            b, n, c = tokens.shape
             position = self._arrange(self.position(), size)
-            tokens = (tokens.reshape(b, -1, position.shape[1], c) + position).reshape(b, n, c)
+            tokens = (tokens.unflatten(1, (-1, position.shape[1])) + position).flatten(1, 2)
         if self.pre_norm:
             tokens = tokens + self.drop_path(self._attend(self.norm1(tokens)))
             return tokens + self.drop_path(self._feed_forward(self.norm2(tokens)))
