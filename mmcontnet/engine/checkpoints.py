@@ -25,6 +25,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from numpy._core import multiarray
 
+from ..weights.tensors import CfgNode
 from .config import UserError
 
 #: Functions that mmengine's objects keep among their values, and pickle by getattr.
@@ -44,6 +45,7 @@ def _method(owner: Any, name: str) -> Any:
 _ALLOWED: list[Any] = [
     *_METHODS,
     argparse.Namespace,  # which authors' training scripts keep beside the weights
+    CfgNode,
     (_method, 'builtins.getattr'),
     bytes,  # of an empty array
     slice,
@@ -59,32 +61,43 @@ _ALLOWED: list[Any] = [
 ]
 
 
-def read_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
+def read_checkpoint(path: str, map_location: Any = 'cpu', *, mmap: bool = False) -> Any:
     """Read a local checkpoint.
 
     Args:
         path: File that ``torch.save`` wrote; ``~`` is the home folder.
-        map_location: Device for the tensors; on ``'meta'`` only their names and shapes are read.
+        map_location: Device for the tensors.
+        mmap: Leave the values of the tensors in the file until they are used; for a look into a
+            file that stays as it is meanwhile.
 
     Raises:
         UserError: If it is missing or broken, or holds more than tensors, plain containers and what
             mmengine saves in training.
     """
     file = os.path.expanduser(path)
+    if os.path.isdir(file):
+        raise UserError(f'checkpoint {path!r} is a folder, not a file')
     if not os.path.isfile(file):
         raise UserError(f'checkpoint {path!r} not found')
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             # Files of torch < 1.6 are no archives, and cannot be mapped.
-            mmap = map_location == 'meta' and zipfile.is_zipfile(file)
-            return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
+            if zipfile.is_zipfile(file):
+                # Tensors that claim more than the file holds are found before there is memory for
+                # them.
+                content = torch.load(file, map_location='cpu', weights_only=True, mmap=True)
+                if mmap:
+                    return content
+            return torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f'checkpoint {path!r} is broken, or holds more than weights, which may be code that '
             f'runs when it is read: {_reason(error)}'
         ) from None
     except Exception as error:  # a broken archive may raise anything
-        raise UserError(f'checkpoint {path!r} cannot be read: {_reason(error)}') from error
+        raise UserError(
+            f'checkpoint {path!r} cannot be read as torch.save writes it: {_reason(error)}'
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -94,12 +107,10 @@ def _reason(error: Exception) -> str:
     return found[0] if found else text.partition('\n')[0] or type(error).__name__
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
 def _load_local(filename: str, map_location: Any = None) -> Any:
     return read_checkpoint(filename, map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def _load_from_web(url: str, map_location: Any = None) -> Any:
     file = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
     # One process downloads, and those of other machines find theirs missing.
@@ -112,3 +123,9 @@ def _load_from_web(url: str, map_location: Any = None) -> Any:
                 raise UserError(f'checkpoint {url!r} cannot be fetched: {error}') from error
         barrier()
     return read_checkpoint(file, map_location)
+
+
+# Not so with older versions of PyTorch, of which only the backbones are promised to run.
+if hasattr(torch.serialization, 'safe_globals'):
+    CheckpointLoader.register_scheme('', _load_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_web, force=True)

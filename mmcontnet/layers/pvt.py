@@ -107,9 +107,8 @@ class PVTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape; channels-last memory is fastest."""
         x = x.permute(0, 2, 3, 1)
-        # Sums go into tensors that nothing else needs: on a CPU new memory costs as much as adding.
-        x = self.drop_path(self.acmix(self.norm1(x))).add_(x)
-        x = self.drop_path(self.ffn(self.norm2(x))).add_(x)
+        x = x + self.drop_path(self.acmix(self.norm1(x)))
+        x = x + self.drop_path(self.ffn(self.norm2(x)))
         return x.permute(0, 3, 1, 2)
 
 
