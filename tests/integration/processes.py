@@ -1,0 +1,263 @@
+"""What each of several gloo processes does in test_processes.py."""
+
+import itertools
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from mmengine.model import BaseModel, MMDistributedDataParallel, convert_sync_batchnorm
+from mmengine.runner import FlexibleRunner
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcontnet.backbones.base import HybridBackbone
+
+from ..backbones.small import ALL
+from ..backbones.test_contract import FAMILIES, Family
+
+IMAGES = 8  # in all processes together
+
+# How the norms see the whole batch, or no batch, and what else DDP has to get right.
+SETTINGS: dict[str, dict[str, Any]] = {
+    'norm_eval': dict(norm_eval=True),
+    'SyncBN': {},
+    'frozen stages': dict(frozen_stages=2),
+    'checkpointing': dict(with_cp=True),
+}
+
+
+class SyncBatchNorm(_BatchNorm):
+    """SyncBN for a CPU, where both PyTorch's and DDP refuse: it has no kernels for one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        count = x.new_full((self.num_features,), x.numel() / self.num_features)
+        sums = all_reduce(torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
+        mean, square = sums[:2] / sums[2]
+        var = square - mean**2
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * sums[2] / (sums[2] - 1), self.momentum)
+        self.num_batches_tracked.add_(1)
+        scale = self.weight * (var + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+
+
+def step(model: nn.Module, images: Tensor, targets: list[Tensor]) -> dict[str, Tensor]:
+    """Return the gradients of a loss that averages over the batch."""
+    model.zero_grad()
+    outs = model(images)
+    sum((out * t).mean() for out, t in zip(outs, targets, strict=True)).backward()
+    return {
+        name.removeprefix('module.'): p.grad.clone()
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+
+
+def part(targets: list[Tensor], mine: slice) -> list[Tensor]:
+    return [t[mine] for t in targets]
+
+
+def distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the largest difference, beside the largest value of each tensor."""
+    assert actual.keys() == expected.keys()
+    return max(
+        float((actual[name] - value).abs().max() / value.abs().max().clamp(min=1e-6))
+        for name, value in expected.items()
+    )
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the running statistics."""
+    return {
+        f'{name}.{key}': value.clone()
+        for name, norm in model.named_modules()
+        if isinstance(norm, _BatchNorm)
+        for key, value in (('mean', norm.running_mean), ('var', norm.running_var))
+    }
+
+
+def data(family: Family, device: str) -> tuple[Tensor, list[Tensor]]:
+    """Make images that no stride divides, and what multiplies their maps in the loss."""
+    generator = torch.Generator().manual_seed(1)
+    sides = 70, 50
+    images = torch.randn(IMAGES, 3, *sides, dtype=torch.float64, generator=generator)
+    targets = []
+    for channels, stride in zip(family.channels, family.strides, strict=True):
+        shape = (IMAGES, channels, *(-(-side // stride) for side in sides))
+        targets.append(torch.randn(shape, dtype=torch.float64, generator=generator).to(device))
+    return images.to(device), targets
+
+
+def compare(family: Family, setting: str, device: str) -> dict[str, float]:
+    """Tell how far gradients and statistics of all processes are from those of the first alone."""
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    images, targets = data(family, device)
+    share = IMAGES // processes
+    mine = slice(rank * share, (rank + 1) * share)
+    torch.manual_seed(rank)  # DDP hands round the weights of the first
+    one = family(**SETTINGS[setting], out_indices=ALL).double().to(device).train()
+    several = deepcopy(one)
+    if not one.norm_eval:
+        several = convert_sync_batchnorm(several)
+        for norm in several.modules():
+            if isinstance(norm, nn.SyncBatchNorm) and device == 'cpu':
+                norm.__class__ = SyncBatchNorm
+    # Without a search for parameters that got no gradient, which DDP misses in the second step.
+    parallel = MMDistributedDataParallel(several.train(), broadcast_buffers=False)
+    for _ in range(2):
+        actual = step(parallel, images[mine], part(targets, mine))
+    if rank > 0:
+        return {}
+    for _ in range(2):
+        expected = step(one, images, targets)
+    assert expected.keys() == {name for name, p in one.named_parameters() if p.requires_grad}
+    found = dict(gradients=distance(actual, expected))
+    if norms := statistics(one):
+        found['statistics'] = distance(statistics(several), norms)
+    return found
+
+
+def compare_unequal(device: str) -> dict[str, float]:
+    """Do the same where the last batch leaves one image to the last process, and more to others."""
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    family = FAMILIES[0]
+    images, targets = data(family, device)
+    ends = [2 * i for i in range(processes)] + [2 * processes - 1]
+    slices = [slice(*pair) for pair in itertools.pairwise(ends)]
+    whole = slice(0, ends[-1])
+    torch.manual_seed(0)
+    model = family(norm_eval=True, out_indices=ALL).double().to(device).train()
+
+    def gradients(model: nn.Module, mine: slice) -> dict[str, Tensor]:
+        return step(model, images[mine], part(targets, mine))
+
+    alone = [gradients(model, mine) for mine in slices]
+    means = {name: sum(g[name] for g in alone) / processes for name in alone[0]}
+    expected = gradients(model, whole)
+    mine = slices[rank]
+    parallel = MMDistributedDataParallel(model, broadcast_buffers=False)
+    found = dict(
+        mean_of_means=distance(gradients(parallel, mine), means),
+        whole_batch=distance(gradients(parallel, mine), expected),
+    )
+    weight = processes * len(images[mine]) / ends[-1]
+    weighted = step(parallel, images[mine], [weight * t for t in part(targets, mine)])
+    return {**found, 'weighted': distance(weighted, expected)}
+
+
+def compare_gradients(device: str, folder: Path) -> dict[str, dict[str, float]]:
+    """Compare them for every family."""
+    found = {
+        f'{family.type} {i}, {setting}': compare(family, setting, device)
+        for i, family in enumerate(FAMILIES)
+        for setting in SETTINGS
+    }
+    return {**found, 'unequal': compare_unequal(device)}
+
+
+class Learner(BaseModel):
+    """A backbone and the loss of ``step``, as mmengine's runners train it."""
+
+    def __init__(self, backbone: HybridBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, inputs: Tensor, targets: list[Tensor], mode: str) -> dict[str, Tensor]:
+        outs = self.backbone(inputs)
+        return dict(loss=sum((out * t).mean() for out, t in zip(outs, targets, strict=True)))
+
+
+def blocks(backbone: HybridBackbone, images: Tensor) -> list[nn.Module]:
+    """Find what is called as a module, and can be a unit of FSDP."""
+    found = []
+
+    def run_block(block: nn.Module, *args: Tensor | None) -> Tensor:
+        found.append(block)
+        return HybridBackbone.run_block(backbone, block, *args)
+
+    with torch.no_grad(), mock.patch.object(backbone, 'run_block', run_block):
+        backbone(images)
+    return found
+
+
+def train_sharded(family: Family, device: str, folder: Path) -> float:
+    """Train by mmengine's FSDPStrategy; tell how far all weights are from those of one process."""
+    processes = dist.get_world_size()
+    images, targets = data(family, device)
+    torch.manual_seed(0)
+    one = family(norm_eval=True, out_indices=ALL).double().to(device).train()
+    model = Learner(deepcopy(one).cpu())
+    units = set(blocks(model.backbone, images[:1].cpu()))
+    wrapper: dict[str, Any] = dict(
+        type='MMFullyShardedDataParallel',
+        auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=lambda m: m in units),
+    )
+    if device == 'cpu':
+        wrapper['device_id'] = 'cpu'  # the strategy's own is a number, which stands for a GPU
+    samples = [
+        dict(inputs=image, targets=list(maps))
+        for image, *maps in zip(images.cpu(), *(t.cpu() for t in targets), strict=True)
+    ]
+    runner = FlexibleRunner(
+        model=model,
+        work_dir=str(folder),
+        experiment_name=family.type,
+        strategy=dict(type='FSDPStrategy', model_wrapper=wrapper),
+        train_dataloader=dict(
+            batch_size=4 // processes,
+            dataset=samples,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None, logger=None),
+    )
+    runner.train()
+    parallel = runner.strategy.model
+    assert sum(isinstance(m, FullyShardedDataParallel) for m in parallel.modules()) > len(units)
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+    for _ in range(2):
+        for i in range(0, IMAGES, 4):
+            step(one, images[i : i + 4], part(targets, slice(i, i + 4)))
+            optimizer.step()
+    prefix = 'backbone.'
+    with FullyShardedDataParallel.summon_full_params(parallel):
+        weights = {n.rpartition(prefix)[2]: p.clone() for n, p in parallel.named_parameters()}
+    return distance(weights, dict(one.named_parameters()))
+
+
+def compare_sharded(device: str, folder: Path) -> dict[str, float]:
+    """Compare them for every family."""
+    # Runners read it, and the strategy has the model there.
+    os.environ['LOCAL_RANK'] = '0'
+    return {
+        f'{family.type} {i}': train_sharded(family, device, folder)
+        for i, family in enumerate(FAMILIES)
+    }
+
+
+def work(rank: int, processes: int, task: Callable, device: str, folder: Path) -> None:
+    """Be one of the processes; the first writes what it found into ``folder``."""
+    torch.set_num_threads(1)
+    store = f'file://{folder}/store'
+    dist.init_process_group('gloo', init_method=store, rank=rank, world_size=processes)
+    found = task(device, folder)
+    if rank == 0:
+        torch.save(found, folder / 'found.pt')
+    dist.destroy_process_group()

@@ -1,0 +1,47 @@
+"""Several processes learn, and test, what one does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from ..backbones.test_contract import FAMILIES
+from . import processes
+
+
+def find(task: Callable, number: int, device: str, folder: Path) -> dict:
+    """Return what the first of ``number`` processes finds."""
+    # What they import is imported once.
+    multiprocessing.get_context('forkserver').set_forkserver_preload([processes.__name__])
+    arguments = (number, task, device, folder)
+    multiprocessing.start_processes(processes.work, arguments, number, start_method='forkserver')
+    return torch.load(folder / 'found.pt')
+
+
+# Gloo lets two processes share a GPU, and there SyncBN is PyTorch's own.
+on_gpu = pytest.param(2, 'cuda', marks=pytest.mark.gpu)
+
+
+@pytest.mark.parametrize(('number', 'device'), [(2, 'cpu'), (4, 'cpu'), on_gpu])
+def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(
+    number: int, device: str, tmp_path: Path
+) -> None:
+    found = find(processes.compare_gradients, number, device, tmp_path)
+    # A process that saw fewer images is one of several equals.
+    unequal = found.pop('unequal')
+    assert unequal['mean_of_means'] < 1e-9
+    assert unequal['whole_batch'] > 1e-3
+    assert unequal['weighted'] < 1e-9
+    assert len(found) == len(FAMILIES) * len(processes.SETTINGS)
+    assert {case: far for case, far in found.items() if max(far.values(), default=1) > 1e-8} == {}
+
+
+@pytest.mark.parametrize(('number', 'device'), [(2, 'cpu'), on_gpu])
+def test_mmengines_fsdp_strategy_trains_what_one_process_trains(
+    number: int, device: str, tmp_path: Path
+) -> None:
+    found = find(processes.compare_sharded, number, device, tmp_path)
+    assert len(found) == len(FAMILIES)
+    assert {case: far for case, far in found.items() if far > 1e-8} == {}
