@@ -17,7 +17,7 @@ from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
 from mmcontnet.analysis.report import check_out, markdown_table, replacing, write_json
-from mmcontnet.engine import UserError, check_checkpoint, load_config
+from mmcontnet.engine import UserError, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +48,6 @@ def main() -> None:
     try:
         images = find_images([args.image])
         cfg = load_config(args.config)
-        check_checkpoint(args.checkpoint)
         out = args.out or args.image.with_name(f'{args.image.stem}_demo{args.image.suffix}')
         if out.resolve() == args.image.resolve():
             raise UserError('--out must not be IMAGE itself')

@@ -8,18 +8,19 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
-from mmcontnet.analysis.inspection import load_weights
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
+    MisfitError,
     UserError,
     build_runner,
-    check_checkpoint,
     check_data,
     check_model,
     is_first_process,
+    load_checkpoint,
     load_config,
     parse_run_args,
     process_group,
+    read_weights,
 )
 
 
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='test with random weights where the checkpoint has none that fit',
+        help='test with random weights where the checkpoint has none that fit, or with broken ones',
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parse_run_args(parser)
@@ -107,18 +108,16 @@ def main() -> None:
         cfg = load_config(
             args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher
         )
-        check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         # The checkpoint holds all weights: those of ImageNet need not be there any more.
         if cfg.model.get('backbone'):
             cfg.model.backbone.pop('init_cfg', None)
         check_model(cfg)
-        if not args.allow_missing:
+        if args.allow_missing:
+            read_weights(args.checkpoint)
+        else:
             # mmengine would merely warn.
-            try:
-                load_weights(build_model(cfg, meta=True), args.checkpoint)
-            except UserError as error:
-                raise UserError(f'{error}; --allow-missing tests nevertheless') from error
+            load_checkpoint(build_model(cfg, meta=True), args.checkpoint)
         check_data(cfg, ['test'])
         scope = cfg.get('default_scope')
         is_segmenter = scope == 'mmseg'
@@ -135,8 +134,9 @@ def main() -> None:
         if args.tta:
             use_tta(cfg)
     except UserError as error:
+        advice = '; --allow-missing tests nevertheless' if isinstance(error, MisfitError) else ''
         # Of many processes one says it.
-        sys.exit(f'test.py: error: {error}' if is_first_process() else 1)
+        sys.exit(f'test.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
     with process_group(cfg):

@@ -5,18 +5,23 @@ import os
 import sys
 
 import torch
+from mmengine.config import Config
 
+from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
+    BACKBONE,
+    MisfitError,
     UserError,
     build_runner,
-    check_checkpoint,
     check_data,
     check_model,
     find_faults,
     is_first_process,
+    load_checkpoint,
     load_config,
     parse_run_args,
     process_group,
+    read_weights,
     report_faults,
 )
 
@@ -39,11 +44,33 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint, or from the last one in the work dir',
     )
     parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='start with random weights where load_from, or the pretrained weights of the '
+        'backbone, have none that fit, or with broken ones',
+    )
+    parser.add_argument(
         '--check-data',
         action='store_true',
         help='first look for broken files and entries in the data (tools/check_dataset.py)',
     )
     return parse_run_args(parser)
+
+
+def check_load_from(cfg: Config, allow_missing: bool) -> None:
+    """Check that the weights to start from hold the backbone, and tell what else they lack."""
+    if allow_missing or 'backbone' not in cfg.model:
+        read_weights(cfg.load_from)
+        return
+    # mmengine would merely warn.
+    left = load_checkpoint(build_model(cfg, meta=True), cfg.load_from, needed=BACKBONE)
+    if left and is_first_process():
+        some = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
+        print(
+            f'load_from {cfg.load_from!r} has no weights that fit {len(left)} tensors of the '
+            f'model, which start at random: {some}',
+            file=sys.stderr,
+        )
 
 
 def main() -> None:
@@ -65,9 +92,11 @@ def main() -> None:
         if args.resume:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.get('load_from'):
-            check_checkpoint(cfg.load_from)
-        check_model(cfg)
+        if cfg.get('resume') and cfg.get('load_from'):
+            read_weights(cfg.load_from)
+        elif cfg.get('load_from'):
+            check_load_from(cfg, args.allow_missing)
+        check_model(cfg, args.allow_missing)
         parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
         check_data(cfg, parts)
         if args.check_data:
@@ -77,13 +106,17 @@ def main() -> None:
             if errors := report_faults(find_faults(cfg, parts, os.cpu_count() or 1)):
                 raise UserError(f'--check-data: faults in the data: {errors}')
     except UserError as error:
+        advice = '; --allow-missing trains nevertheless' if isinstance(error, MisfitError) else ''
         # Of many processes one says it.
-        sys.exit(f'train.py: error: {error}' if is_first_process() else 1)
+        sys.exit(f'train.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    with process_group(cfg):
-        # In one expression: the runner must be gone before the process group.
-        build_runner(cfg).train()
+    try:
+        with process_group(cfg):
+            # In one expression: the runner must be gone before the process group.
+            build_runner(cfg).train()
+    except UserError as error:
+        sys.exit(f'train.py: error: {error}')
 
 
 if __name__ == '__main__':

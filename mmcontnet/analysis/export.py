@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from ..engine import UserError
-from .inspection import input_normalisation, load_weights
+from ..engine import UserError, load_checkpoint
+from .inspection import input_normalisation
 from .networks import build_model
 from .report import replacing
 
@@ -69,7 +69,7 @@ def export_onnx(
         raise UserError(f"{error}; install this package with its extra 'export'") from error
     model = revert_sync_batchnorm(build_model(cfg))
     if checkpoint is not None:
-        load_weights(model, checkpoint)
+        load_checkpoint(model, checkpoint)
     network = _Exported(model, shape).eval()
     image = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(0))
     try:

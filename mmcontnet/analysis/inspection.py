@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..engine import UserError, check_depth, load_what_fits
+from ..engine import UserError, load_checkpoint
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -63,58 +62,13 @@ def build_backbone(
         except Exception as error:
             raise UserError(f'model.backbone: {error}') from error
     if checkpoint is not None:
-        load_weights(backbone, checkpoint, prefix='backbone.')
+        load_checkpoint(backbone, checkpoint, prefix='backbone.')
     elif hasattr(backbone, 'init_weights'):
         logging.disable(logging.INFO)  # a line for every tensor
         backbone.init_weights()
         logging.disable(logging.NOTSET)
     backbone.eval()
     return backbone.requires_grad_(False)
-
-
-def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, whether it holds more or not.
-
-    Args:
-        checkpoint: A local file, or a URL that mmengine knows how to fetch.
-
-    Raises:
-        UserError: If the file cannot be read, or holds no tensors by their names.
-    """
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = content
-    if isinstance(content, Mapping):
-        # OpenMMLab's trainings write the one, Swin's and DeiT's code the other.
-        entries = [entry for entry in ('state_dict', 'model') if entry in content]
-        state = content[entries[0]] if entries else content
-    if not isinstance(state, Mapping):
-        raise UserError(f'checkpoint {checkpoint!r} holds no tensors by their names')
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def load_weights(module: nn.Module, checkpoint: str, prefix: str = '') -> None:
-    """Load all of a module's tensors from a checkpoint of the whole model.
-
-    Args:
-        module: The model, or a part of it.
-        checkpoint: File that mmengine can read.
-        prefix: Of the part's names in the model, e.g. ``'backbone.'``.
-
-    Raises:
-        UserError: If the file cannot be read, lacks a tensor or has it in another shape, or
-            is a deeper network's.
-    """
-    state = {
-        name.removeprefix('module.').removeprefix(prefix): tensor
-        for name, tensor in read_state_dict(checkpoint).items()
-    }
-    wrong, number = load_what_fits(module, state)
-    check_depth(module, state, f'checkpoint {checkpoint!r}')
-    if wrong:
-        raise UserError(
-            f'checkpoint {checkpoint!r} does not fit: {len(wrong)} of {number} tensors of '
-            f'{type(module).__name__} are missing or of another shape ({prefix}{wrong[0]}, ...)'
-        )
 
 
 @torch.no_grad()

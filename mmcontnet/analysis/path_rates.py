@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..engine import UserError
-from .inspection import read_state_dict
+from ..engine import UserError, read_weights
 from .report import replacing
 
 # The authors' names, and ours.
@@ -38,7 +38,8 @@ def read_path_rates(checkpoint: str) -> PathRates:
     Raises:
         UserError: If the file cannot be read or holds no learnt rates of both paths.
     """
-    state = read_state_dict(checkpoint)
+    # OpenMMLab's trainings write the one, Swin's and DeiT's code the other.
+    state = read_weights(checkpoint, ('state_dict', 'model'))
     for names in _NAMES:
         layers = [key.removesuffix(f'.{names[0]}') for key in state if key.endswith(f'.{names[0]}')]
         if layers:
@@ -51,6 +52,10 @@ def read_path_rates(checkpoint: str) -> PathRates:
             f'checkpoint {checkpoint!r} holds rates of attention alone (of {missing[0]}, ...): '
             "what the others are follows from attention's; only combine='rates' learns both"
         )
+    for layer, name in itertools.product(layers, names):
+        rate = state[f'{layer}.{name}']
+        if rate.numel() != 1 or not rate.isfinite():
+            raise UserError(f'checkpoint {checkpoint!r}: {layer}.{name} is not one finite number')
     attention, convolution = (
         [float(state[f'{layer}.{name}']) for layer in layers] for name in names
     )

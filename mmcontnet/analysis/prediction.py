@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from ..engine import UserError
-from .inspection import load_weights
+from ..engine import UserError, load_checkpoint
+from .networks import build_model
 
 #: How many classes of a classifier's scores are told.
 TOP = 5
@@ -45,10 +45,10 @@ class Predictor:
         self.model: Any
         self.infer: Callable[[str], BaseDataElement]
         self.visualizer: Any  # not the config's, which would write to its backends too
+        # The packages would merely warn.
+        load_checkpoint(build_model(cfg, meta=True), checkpoint)
         packages[self.scope](cfg, checkpoint, device)
         self.visualizer.dataset_meta = self.meta
-        # The packages would merely warn.
-        load_weights(self.model, checkpoint)
 
     def _start_mmdet(self, cfg: Config, checkpoint: str, device: str) -> None:
         from mmdet.apis import inference_detector, init_detector

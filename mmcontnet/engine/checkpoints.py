@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
-import re
 import zipfile
 from typing import Any
 from urllib.parse import urlparse
@@ -25,7 +24,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from numpy._core import multiarray
 
-from ..weights.tensors import CfgNode
+from ..weights.tensors import CfgNode, reason_of
 from .config import UserError
 
 #: Functions that mmengine's objects keep among their values, and pickle by getattr.
@@ -92,19 +91,12 @@ def read_checkpoint(path: str, map_location: Any = 'cpu', *, mmap: bool = False)
     except pickle.UnpicklingError as error:
         raise UserError(
             f'checkpoint {path!r} is broken, or holds more than weights, which may be code that '
-            f'runs when it is read: {_reason(error)}'
+            f'runs when it is read: {reason_of(error)}'
         ) from None
     except Exception as error:  # a broken archive may raise anything
         raise UserError(
-            f'checkpoint {path!r} cannot be read as torch.save writes it: {_reason(error)}'
+            f'checkpoint {path!r} cannot be read as torch.save writes it: {reason_of(error)}'
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return what PyTorch found, without its advice to trust the file."""
-    text = str(error)
-    found = re.search(r'GLOBAL \S+|Unsupported operand \d+|getattr\(.*\)', text)
-    return found[0] if found else text.partition('\n')[0] or type(error).__name__
 
 
 def _load_local(filename: str, map_location: Any = None) -> Any:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, MODELS
-from torch import nn
 
 from ..backbones.base import HybridBackbone
 from .checkpoints import read_checkpoint
 from .config import UserError
+from .loading import HALF, MisfitError, load_weights, read_weights
 
 
-def check_model(cfg: Config) -> None:
+def check_model(cfg: Config, allow_missing: bool = False) -> None:
     """Check the backbone's type, arguments and pretrained weights.
 
-    Backbones of ours are built, without memory, and their weights compared with the file. Of others
-    only the type, the names of the arguments and the file's presence are checked: they may take
-    weights in forms of their own.
+    Backbones of ours are built, without memory, and all their weights must be in the file. Those of
+    others that load them as mmengine does must find half of theirs; they may have layers that are
+    not pretrained. Of the rest only type, names of arguments and the file are checked: they may
+    take weights in forms of their own.
+
+    Args:
+        cfg: The whole config.
+        allow_missing: Take weights that do not fit, as mmengine does.
 
     Raises:
         UserError: For an unknown type or argument, a value that the backbone refuses, or pretrained
-            weights that are missing or do not fit.
+            weights that are missing.
+        MisfitError: For pretrained weights that do not fit.
     """
     config = (cfg.get('model') or {}).get('backbone')
     if config is None:
@@ -43,17 +48,24 @@ def check_model(cfg: Config) -> None:
         if backbone_class is None:
             raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
         _check_arguments(backbone_class, config)
+        ours = inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
+        # Those of others may need a device, and what is wrong with them the runner says.
+        mistakes = (TypeError, ValueError) if ours else (Exception,)
         backbone = None
-        if inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone):
-            try:
-                with torch.device('meta'):
-                    backbone = registry.build(config)
-            except (TypeError, ValueError) as error:
+        try:
+            with torch.device('meta'):
+                backbone = registry.build(config)
+        except mistakes as error:
+            if ours:
                 raise UserError(f'model.backbone: {error}') from error
     init_cfg = config.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
-        if init.get('type') == 'Pretrained' and '://' not in init['checkpoint']:
-            _check_pretrained(backbone, init['checkpoint'], init.get('prefix') or '')
+        if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
+            try:
+                _check_pretrained(backbone, init['checkpoint'], init.get('prefix') or '')
+            except MisfitError:
+                if not allow_missing:
+                    raise
 
 
 def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
@@ -68,98 +80,31 @@ def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_pretrained(backbone: HybridBackbone | None, checkpoint: str, prefix: str) -> None:
-    if not os.path.isfile(os.path.expanduser(checkpoint)):
+def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
+    if '://' not in checkpoint and not os.path.exists(os.path.expanduser(checkpoint)):
         raise UserError(
             f'pretrained weights {checkpoint!r} (model.backbone.init_cfg) not found; convert the '
             "authors' file with tools/convert_checkpoint.py, or train from scratch with "
             '--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 '
             'model.backbone.norm_eval=False'
         )
-    content = read_checkpoint(checkpoint, 'meta')
-    if backbone is None:
+    if getattr(type(backbone), 'init_weights', None) is not BaseModule.init_weights:
+        read_checkpoint(checkpoint, mmap=True)
         return
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     found = {
         # As mmengine, which takes no notice of what DDP puts before names if there is no prefix.
-        key.removeprefix(prefix or 'module.'): value
-        for key, value in (state.items() if isinstance(state, Mapping) else ())
-        if isinstance(value, torch.Tensor) and isinstance(key, str) and key.startswith(prefix)
+        name.removeprefix(prefix or 'module.'): tensor
+        for name, tensor in read_weights(checkpoint).items()
+        if name.startswith(prefix)
     }
-    # mmengine would merely warn, and train from scratch.
-    wrong, _ = load_what_fits(backbone, found)
-    check_depth(backbone, found, f'pretrained weights {checkpoint!r}')
-    if wrong:
-        raise UserError(
-            f'pretrained weights {checkpoint!r} with prefix {prefix!r} do not fit '
-            f'{type(backbone).__name__}: {len(wrong)} of its tensors are missing or of '
-            f'another shape ({", ".join(wrong[:3])}, ...); was the file made by '
-            'tools/convert_checkpoint.py, for this arch?'
-        )
-
-
-def load_what_fits(module: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[list[str], int]:
-    """Load tensors into a module, whose hooks may adapt them to it; others than its are left out.
-
-    Args:
-        module: The module.
-        state: Tensors by their names in the module.
-
-    Returns:
-        Names of the module's tensors that are missing or of another shape, and how many it has.
-    """
-    # Old checkpoints lack these counters, and BatchNorm does without.
-    names = [name for name in module.state_dict() if not name.endswith('num_batches_tracked')]
-    wrong: set[str] = set()
-    with warnings.catch_warnings():
-        # A module on the meta device, which only wants to know.
-        warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
-        try:
-            missing = module.load_state_dict(state, strict=False).missing_keys
-        except RuntimeError as error:
-            wrong = set(re.findall(r'size mismatch for (\S+):', str(error)))
-            fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
-            missing = module.load_state_dict(fitting, strict=False).missing_keys
-    wrong.update(missing)
-    return [name for name in names if name in wrong], len(names)
-
-
-def check_depth(module: nn.Module, names: Iterable[str], source: str) -> None:
-    """Check that weights are not those of a deeper network, which would load without a word.
-
-    Args:
-        module: The model or the backbone, with stages as backbones here have them. Stages of its
-            that are not built, because no output needs them, may be in the file.
-        names: Of the tensors.
-        source: What holds them, for the message.
-
-    Raises:
-        UserError: If a stage has more blocks there.
-    """
-    for name in names:
-        block = re.match(r'((?:.+\.)?stages\.\d+(?:\.blocks)?)\.(\d+)\.', name)
-        if block is None:
-            continue
-        try:
-            stage = module.get_submodule(block[1])
-        except AttributeError:
-            continue
-        if block[2] not in dict(stage.named_children()):
-            raise UserError(
-                f'{source} is of a deeper network: it has {block[1]}.{block[2]}, which '
-                f'{type(module).__name__} does not'
-            )
-
-
-def check_checkpoint(path: str) -> None:
-    """Check that a local file is a readable checkpoint; URLs are left to the runner.
-
-    Raises:
-        UserError: As :func:`read_checkpoint`.
-    """
-    if '://' not in path:
-        read_checkpoint(path, 'meta')
+    ours = isinstance(backbone, HybridBackbone)
+    source = f'checkpoint {checkpoint!r} with prefix {prefix!r} (model.backbone.init_cfg)'
+    try:
+        load_weights(backbone, found, source, '' if ours else HALF)
+    except MisfitError as error:
+        advice = '; was the file made by tools/convert_checkpoint.py, for this arch?'
+        raise MisfitError(f'{error}{advice if ours else ""}') from error
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from . import cmt, contnet, cotnet, resnet_acmix, swin_acmix
 from .family import CheckpointError, Converted
+from .tensors import CfgNode, find_fault, not_finite, reason_of
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
 FAMILIES = (contnet, cmt, cotnet, resnet_acmix, swin_acmix)
@@ -105,21 +107,27 @@ def load_state_dict(
         CheckpointError: If the file is missing, broken, holds more than tensors and plain
             containers, no tensors, or not those that ``ema`` asks for.
     """
+    if os.path.isdir(path):
+        raise CheckpointError(f'checkpoint {str(path)!r} is a folder, not a file')
     if not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {str(path)!r} not found')
     try:
-        # Training scripts keep their options beside the weights; a Namespace only holds values.
-        # It stays allowed for the process: torch 2.4 has no `safe_globals` to confine it with.
-        torch.serialization.add_safe_globals([argparse.Namespace])
-        content: Any = torch.load(path, map_location='cpu', weights_only=True)
+        # Training scripts keep their options beside the weights; these only hold values. They stay
+        # allowed for the process: torch 2.4 has no `safe_globals` to confine them with.
+        torch.serialization.add_safe_globals([argparse.Namespace, CfgNode, set])
+        # Mapped, tensors that claim more than the file holds are found before there is memory for
+        # them; files of torch < 1.6 are no archives, and cannot be.
+        mmap = zipfile.is_zipfile(path)
+        content: Any = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f'{str(path)!r} is no checkpoint of plain tensors: {reason}'
+            f'checkpoint {str(path)!r} is broken, or holds more than weights, which may be code '
+            f'that runs when it is read: {reason_of(error)}'
         ) from None
     except Exception as error:  # a broken archive or pickle may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f'cannot read checkpoint {str(path)!r}: {reason}') from None
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} cannot be read as torch.save writes it: {reason_of(error)}'
+        ) from None
     entries = [
         entry
         for entry in (*_AVERAGED, *_PLAIN)  # the papers' results are the average's
@@ -133,12 +141,11 @@ def load_state_dict(
             + (f', only {" and ".join(entries)}' if entries else '')
         )
     state_dict = content[wanted[0]] if wanted else content
-    if not isinstance(state_dict, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
-    ):
+    fault = find_fault(state_dict) if isinstance(state_dict, Mapping) else 'it is no mapping'
+    if fault:
         raise CheckpointError(
             f'{str(path)!r} holds no state dict, neither bare nor under '
-            + ', '.join((*_PLAIN, *_AVERAGED))
+            f'{", ".join((*_PLAIN, *_AVERAGED))}: {fault}'
         )
     return dict(state_dict), wanted[0] if wanted else None
 
@@ -154,11 +161,20 @@ def convert_checkpoint(
         ema: See :func:`load_state_dict`.
 
     Raises:
-        CheckpointError: If the source cannot be read or converted.
+        CheckpointError: If the source cannot be read or converted, or holds NaN or infinity.
         OSError: If the destination cannot be written.
     """
     state_dict, entry = load_state_dict(source, ema)
-    converted = replace(convert_state_dict(state_dict), entry=entry)
+    try:
+        converted = replace(convert_state_dict(state_dict), entry=entry)
+    except CheckpointError as error:
+        raise CheckpointError(f'{str(source)!r} cannot be converted: {error}') from error
+    if names := not_finite(converted.state_dict.items()):
+        other = '' if entry is None else ', or try --ema or --no-ema'
+        raise CheckpointError(
+            f'{str(source)!r} holds NaN or infinity in {len(names)} tensors ({names[0]}), as a '
+            f'training that diverged leaves it; take an earlier one{other}'
+        )
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=destination.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +26,13 @@ class CfgNode:
 CfgNode.__module__ = 'yacs.config'  # by which PyTorch knows it
 
 
+def reason_of(error: Exception) -> str:
+    """Return in a line what PyTorch found in a file, without its advice to trust the file."""
+    text = str(error)
+    found = re.search(r'GLOBAL \S+|Unsupported operand \d+|getattr\(.*\)', text)
+    return found[0] if found else text.partition('\n')[0] or type(error).__name__
+
+
 def find_fault(state: Mapping[Any, Any]) -> str | None:
     """Look for what cannot be weights, without a use of the tensors' memory.
 
@@ -39,7 +47,7 @@ def find_fault(state: Mapping[Any, Any]) -> str | None:
     claimed = 0
     for name, value in state.items():
         if not isinstance(name, str):
-            return f'one of its keys is of type {type(name).__name__}; names are strings'
+            return f'it has a key of type {type(name).__name__}; names are strings'
         if not name.isprintable():
             return f'the name {name!r:.100} cannot be printed'
         if not isinstance(value, Tensor):

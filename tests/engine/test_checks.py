@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer
 
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
-from mmcontnet.engine import UserError, check_checkpoint, check_data, check_model, load_config
+from mmcontnet.engine import UserError, check_data, check_model, load_config, read_weights
 
 from ..backbones import small
 
@@ -64,30 +64,33 @@ def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) 
     if form == 'wrapped':
         del cfg.model.backbone.init_cfg.prefix
     check_model(cfg)
-    check_checkpoint(str(path))
+    read_weights(str(path))
 
 
 @pytest.mark.parametrize(
-    'content',
+    ('content', 'message'),
     [
-        {'module.backbone.stem.weight': torch.ones(2)},  # mmengine does not find the prefix
-        {3: torch.ones(2)},
-        {'state_dict': [torch.ones(2)]},
-        [torch.ones(2)],
-        torch.ones(2),
+        # mmengine does not find the prefix
+        ({'module.backbone.stem.weight': torch.ones(2)}, r"prefix 'backbone\.' .* does not fit: "),
+        ({3: torch.ones(2)}, 'a key of type int'),
+        ({'state_dict': [torch.ones(2)]}, 'no tensors by their names'),
+        ([torch.ones(2)], 'no tensors by their names'),
+        (torch.ones(2), 'no tensors by their names'),
     ],
     ids=['wrapped', 'numbered', 'list as state', 'list', 'tensor'],
 )
-def test_files_without_tensors_of_the_backbone_are_refused(content: Any, tmp_path: Path) -> None:
+def test_files_without_tensors_of_the_backbone_are_refused(
+    content: Any, message: str, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / 'weights.pth')
-    with pytest.raises(UserError, match=r"with prefix 'backbone\.' do not fit ConTNet"):
+    with pytest.raises(UserError, match=rf"weights\.pth' .*{message}"):
         check_model(pretrained(tmp_path / 'weights.pth'))
 
 
 def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
     state = {f'backbone.{k}': v for k, v in ConTNet('ti').state_dict().items()}
     torch.save({'state_dict': state}, tmp_path / 'ti.pth')
-    with pytest.raises(UserError, match='do not fit ConTNet: .* another shape'):
+    with pytest.raises(UserError, match='does not fit: .* of ConTNet .* another shape'):
         check_model(pretrained(tmp_path / 'ti.pth'))
 
 
@@ -106,7 +109,7 @@ def test_weights_of_a_deeper_arch_are_refused_but_not_stages_that_are_not_needed
     cfg.model.backbone.update(type=family, arch=deeper, out_indices=(1,))
     check_model(cfg)
     cfg.model.backbone.arch = shallow
-    with pytest.raises(UserError, match=r"deep\.pth' is of a deeper network: .*stages\.0.*\.1,"):
+    with pytest.raises(UserError, match=r"deep\.pth' .*is of a deeper network: .*stages\.0.*\.1,"):
         check_model(cfg)
 
 
@@ -118,7 +121,7 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
     check_model(cfg)
     del state['backbone.stages.1.position_bias.table']
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
-    with pytest.raises(UserError, match=r'1 of its tensors .*stages\.1\.position_bias\.table'):
+    with pytest.raises(UserError, match=r'1 of \d+ tensors .*stages\.1\.position_bias\.table'):
         check_model(cfg)
 
 
@@ -136,7 +139,7 @@ def test_weights_of_a_classifier_may_lack_the_norms_of_other_outputs(
     state['backbone.stages.2.norm.bias'] = torch.ones(24)
     torch.save({'state_dict': state}, tmp_path / 'swin.pth')
     with pytest.raises(
-        UserError, match=r'2 of its tensors .*stages\.2\.norm\.weight, stages\.3\.norm\.bias'
+        UserError, match=r'2 of \d+ tensors .*stages\.2\.norm\.weight, stages\.3\.norm\.bias'
     ):
         check_model(cfg)
 

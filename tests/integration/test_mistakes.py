@@ -66,7 +66,7 @@ def test_pretrained_weights_that_would_load_nothing_are_refused(tmp_path: Path) 
     torch.save({'model': {'fc.weight': torch.zeros(3)}}, tmp_path / 'author.pth')
     option = 'model.backbone.init_cfg.checkpoint=author.pth'
     line = error_of('train.py', RETINANET, '--cfg-options', option, cwd=tmp_path)
-    assert "'author.pth' with prefix 'backbone.' do not fit ConTNet" in line
+    assert "'author.pth' with prefix 'backbone.' (model.backbone.init_cfg) does not fit: " in line
     assert 'tools/convert_checkpoint.py' in line
 
 
