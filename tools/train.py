@@ -1,6 +1,7 @@
 """Train a detector, a segmenter or a classifier."""
 
 import argparse
+import errno
 import os
 import sys
 
@@ -20,10 +21,13 @@ from mmcontnet.engine import (
     load_checkpoint,
     load_config,
     parse_run_args,
+    prepare_resume,
     process_group,
     read_weights,
     report_faults,
 )
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,8 +96,8 @@ def main() -> None:
         if args.resume:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.get('resume') and cfg.get('load_from'):
-            read_weights(cfg.load_from)
+        if cfg.get('resume'):
+            prepare_resume(cfg)
         elif cfg.get('load_from'):
             check_load_from(cfg, args.allow_missing)
         check_model(cfg, args.allow_missing)
@@ -115,7 +119,9 @@ def main() -> None:
         with process_group(cfg):
             # In one expression: the runner must be gone before the process group.
             build_runner(cfg).train()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_SPACE:
+            raise
         sys.exit(f'train.py: error: {error}')
 
 

@@ -6,6 +6,7 @@ from .config import UserError, load_config
 from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
 from .loading import BACKBONE, MisfitError, load_checkpoint, read_weights
+from .resume import prepare_resume
 from .run import build_runner, parse_run_args
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'load_checkpoint',
     'load_config',
     'parse_run_args',
+    'prepare_resume',
     'process_group',
     'read_checkpoint',
     'read_weights',

@@ -9,6 +9,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .seeding import make_reproducible
+
 
 def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Add the options that every run takes, and parse the command line."""
@@ -33,4 +35,6 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config names, or mmengine's own."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    make_reproducible(runner)
+    return runner

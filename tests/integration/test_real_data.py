@@ -1,6 +1,5 @@
 """Training and testing on real data through the command lines, a few iterations each."""
 
-import os
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -10,32 +9,10 @@ import pytest
 from mmcontnet.engine import load_config
 
 from ..backbones import small
-from ..preparation import run_for_real
 from .cli import ROOT, run
 from .configs import write_digits_classifier, write_narrow, write_narrow_on
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope='session')
-def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real data sets, prepared once, however many processes run the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    if 'PYTEST_XDIST_WORKER' in os.environ:
-        folder = folder.parent  # what the processes of one run share
-    for name in ('tree_crowns', 'nuclei', 'digits'):
-        run_for_real(f'prepare_{name}', folder / 'real_data' / name)
-    return folder / 'real_data'
-
-
-@pytest.fixture
-def folder(real_data: Path, tmp_path: Path) -> Path:
-    """Where commands run: the data are in data/, under the names that configs look for."""
-    (tmp_path / 'data').mkdir()
-    for name in ('tree_crowns', 'nuclei', 'digits'):
-        (tmp_path / 'data' / name).symlink_to(real_data / name)
-    (tmp_path / 'data/cityscapes').symlink_to(real_data / 'nuclei/cityscapes')
-    return tmp_path
 
 
 def train_and_test(config: Path, folder: Path) -> dict[str, float]:

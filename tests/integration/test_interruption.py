@@ -1,0 +1,173 @@
+"""Runs that are killed go on as if they had not been."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+
+from mmcontnet.engine import read_checkpoint
+
+from .cli import ROOT
+from .configs import write_narrow, write_narrow_on
+
+pytestmark = pytest.mark.slow
+
+# One thread: with more, sums are taken in an order that may differ from run to run.
+ENV = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+CHANGES = """
+    _base_ = './{base}'
+    custom_imports = dict(imports=['mmcontnet', 'tests.integration.killer'])
+    custom_hooks = [
+        dict(type='EMAHook', momentum=0.1), dict(type='Killer')]
+    model = dict(backbone=dict(arch=dict(drop_rates=(0.1, 0.1, 0.1, 0.1), out_drop_rate=0.1)))
+    optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
+    train_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
+"""
+
+
+def write_epochs(folder: Path, workers: int = 2) -> Path:
+    """Write a Faster R-CNN on tree crowns: four iterations an epoch, four epochs."""
+    config = 'faster_rcnn_cont_m_fpn_1x_coco.py'
+    base = write_narrow_on(folder, config, 'data/tree_crowns', ('tree',))
+    path = folder / 'epochs.py'
+    path.write_text(
+        dedent(CHANGES).format(base=base.name, workers=workers)
+        + dedent(
+            """
+            train_cfg = dict(max_epochs=4, val_interval=4)
+            param_scheduler = [
+                dict(type='OneCycleLR', eta_max=0.01, total_steps=16, by_epoch=False)]
+            default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
+            """
+        )
+    )
+    return path
+
+
+def write_iterations(folder: Path) -> Path:
+    """Write a PSPNet on nuclei: ten iterations, saved after each second."""
+    base = write_narrow(folder, 'pspnet_cont_m_80k_cityscapes.py')
+    path = folder / 'iterations.py'
+    path.write_text(
+        dedent(CHANGES).format(base=base.name, workers=0)
+        + dedent(
+            """
+            train_cfg = dict(max_iters=10, val_interval=5)
+            default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2))
+            """
+        )
+    )
+    return path
+
+
+def train(
+    folder: Path,
+    config: Path,
+    work_dir: str,
+    *options: str,
+    kill: str = '',
+    processes: int = 1,
+    size: int | None = None,
+) -> subprocess.CompletedProcess:
+    """Train; the last of several processes may be killed, and files be no larger than ``size``."""
+    tool, *arguments = 'train.py', str(config)
+    if processes > 1:
+        tool, *arguments = 'dist_train.sh', str(config), str(processes)
+    start = [] if tool.endswith('.sh') else [sys.executable]
+    killing = dict(KILL=kill, KILL_RANK=str(processes - 1))
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)) if size else None
+    return subprocess.run(
+        [*start, str(ROOT / 'tools' / tool), *arguments, '--work-dir', work_dir, *options],
+        cwd=folder,
+        env={**os.environ, **ENV, 'PYTHON': sys.executable, **killing},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        preexec_fn=limit,
+    )
+
+
+def last_of(folder: Path) -> dict[str, Any]:
+    """Read the last checkpoint, less what depends on clocks and folders."""
+    content = read_checkpoint((folder / 'last_checkpoint').read_text())
+    scalars = content.pop('message_hub')['log_scalars']
+    content['losses'] = {
+        name: scalars[name].data[0].tolist()
+        for name in scalars
+        if name.startswith(('train/loss', 'train/lr', 'train/acc'))
+    }
+    del content['meta']
+    return content
+
+
+def assert_equal(a: Any, b: Any, where: str = '') -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_equal(*pair, f'{where}.{i}')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize(
+    ('write', 'kills', 'iterations'),
+    [
+        # With no checkpoint yet, in writing the first, with the second not noted yet, after it.
+        (write_epochs, ('iter:1', 'fsync:1', 'replace:2', 'iter:9'), 16),
+        (write_iterations, ('fsync:2', 'iter:5'), 10),
+    ],
+)
+def test_a_run_killed_anywhere_ends_as_one_that_was_not(
+    write: Any, kills: tuple[str, ...], iterations: int, folder: Path
+) -> None:
+    config = write(folder)
+    whole = train(folder, config, 'whole')
+    assert whole.returncode == 0, whole.stdout
+    for kill in kills:
+        stopped = train(folder, config, 'stopped', '--resume', kill=kill)
+        assert stopped.returncode == -9, stopped.stdout
+    before = sorted((folder / 'stopped').glob('*_*.pth'))
+    full = train(folder, config, 'stopped', '--resume', size=before[0].stat().st_size // 2)
+    assert full.returncode == 1
+    assert re.fullmatch(
+        r"train\.py: error: cannot write '.*\.pth': File too large", full.stdout.splitlines()[-1]
+    )
+    assert 'Traceback' not in full.stdout
+    assert sorted((folder / 'stopped').glob('*_*.pth')) == before
+    end = train(folder, config, 'stopped', '--resume')
+    assert end.returncode == 0, end.stdout
+    expected = last_of(folder / 'whole')
+    assert_equal(last_of(folder / 'stopped'), expected)
+    assert len(expected['losses']['train/loss']) == iterations
+    assert not list((folder / 'stopped').glob('*.partial'))
+
+
+def test_one_of_two_processes_killed_ends_both_and_is_named(folder: Path) -> None:
+    config = write_epochs(folder, workers=1)
+    whole = train(folder, config, 'whole', processes=2)
+    assert whole.returncode == 0, whole.stdout
+    for kill in ('iter:3', 'iter:5'):
+        killed = train(folder, config, 'stopped', '--resume', kill=kill, processes=2)
+        assert time.time() - (folder / 'killed').stat().st_mtime < 60
+        assert killed.returncode > 0
+        assert re.search(r'rank +: 1 .*\n +exitcode +: -9', killed.stdout), killed.stdout
+    end = train(folder, config, 'stopped', '--resume', processes=2)
+    assert end.returncode == 0, end.stdout
+    assert_equal(last_of(folder / 'stopped'), last_of(folder / 'whole'))
