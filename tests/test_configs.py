@@ -80,6 +80,8 @@ def shrink(cfg: Config) -> None:
 )
 def test_config_builds_and_takes_a_training_and_a_prediction_step(config: str) -> None:
     cfg = load_config(str(CONFIGS / config))
+    # DDP's search costs a walk through the graph in every step; nor may another wrapper ask for it.
+    assert not {'find_unused_parameters', 'model_wrapper_cfg', 'strategy'} & set(cfg)
     cfg.model.backbone.init_cfg = None
     if cfg.model.get('neck'):
         cfg.model.neck.pop('init_cfg', None)
@@ -91,14 +93,32 @@ def test_config_builds_and_takes_a_training_and_a_prediction_step(config: str) -
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         data = batch(cfg)
-        processed = model.train().data_preprocessor(data, training=True)
+        norms = {
+            name: (norm, norm.running_mean.clone(), norm.running_var.clone())
+            for name, norm in model.train().backbone.named_modules()
+            if isinstance(norm, _BatchNorm)
+        }
+        processed = model.data_preprocessor(data, training=True)
         loss, _ = model.parse_losses(model(**processed, mode='loss'))
         assert loss.isfinite()
         loss.backward()
         # What is not frozen has a gradient, so DDP needs no search for unused parameters.
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
+        for name, (norm, mean, var) in norms.items():
+            frozen = cfg.model.backbone.get('norm_eval', False) or not norm.weight.requires_grad
+            kept = torch.equal(norm.running_mean, mean) and torch.equal(norm.running_var, var)
+            assert kept is frozen, name
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        clip_grad = cfg.optim_wrapper.get('clip_grad')
+        length = torch.stack([g.norm() for g in gradients]).norm()
+        if clip_grad:
+            for gradient in gradients:
+                gradient.mul_(100 * clip_grad.max_norm / length)
+            length.fill_(clip_grad.max_norm)
         optim_wrapper.step()
+        after = torch.stack([g.norm() for g in gradients]).norm()
+        torch.testing.assert_close(after, length, rtol=1e-3, atol=0.0)
         predictions = model.eval().test_step(data)
         assert len(predictions) == 2
     finally:
