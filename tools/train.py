@@ -63,6 +63,8 @@ def parse_args() -> argparse.Namespace:
 
 def check_load_from(cfg: Config, allow_missing: bool) -> None:
     """Check that the weights to start from hold the backbone, and tell what else they lack."""
+    if not isinstance(cfg.load_from, str):  # as --cfg-options makes of a name with commas
+        raise UserError(f'load_from must be one file or URL, got {cfg.load_from!r}')
     if allow_missing or 'backbone' not in cfg.model:
         read_weights(cfg.load_from)
         return

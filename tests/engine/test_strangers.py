@@ -302,6 +302,12 @@ def test_training_starts_without_a_head_but_not_without_a_backbone(
     assert re.search(told, error) if told else 'load_from' not in error
 
 
+def test_one_file_is_started_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ['--cfg-options', 'load_from=a.pth,b.pth']
+    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
+    assert line == "train.py: error: load_from must be one file or URL, got ['a.pth', 'b.pth']"
+
+
 @pytest.mark.parametrize('key', ['load_from', 'model.backbone.init_cfg.checkpoint'])
 def test_weights_that_cannot_be_fetched_are_named(
     key: str, monkeypatch: pytest.MonkeyPatch
