@@ -136,3 +136,17 @@ def test_images_have_no_part_in_the_maps_of_others_in_eval_mode(
         tolerance = (2e-2 if given.bf16 else 1e-9) * alone.abs().max().item()
         for out in maps:
             torch.testing.assert_close(out[1:2], alone, rtol=0, atol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('constant', [0.0, 1e4])
+@every_family
+def test_large_images_do_not_overflow_halves_on_a_gpu(family: Family, constant: float) -> None:
+    torch.manual_seed(0)
+    given = in_range(family, Images(2, (97, 130), 1e4, constant, False))
+    backbone = family(out_indices=ALL).cuda()
+    with torch.autocast('cuda', torch.float16):
+        outs = backbone(given().cuda())
+    check_outputs(family, outs, given)
+    sum(out.float().square().mean() for out in outs).backward()
+    assert [n for n, p in backbone.named_parameters() if not p.grad.isfinite().all()] == []
