@@ -1,7 +1,9 @@
 """What each of several gloo processes does in test_processes.py."""
 
+import gc
 import itertools
 import os
+import resource
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -250,6 +252,44 @@ def compare_sharded(device: str, folder: Path) -> dict[str, float]:
         f'{family.type} {i}': train_sharded(family, device, folder)
         for i, family in enumerate(FAMILIES)
     }
+
+
+def train_for_long(device: str, folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Train on images of 200 sizes, testing in between; count live tensors and resident MiB.
+
+    CMT, which alone keeps what it computed for a size, takes 2,000 iterations, the others 200.
+    """
+    # oneDNN keeps the kernels of 1,024 shapes, which would take as many sizes to fill.
+    os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'] = '64'
+    order = torch.randperm(32**2, generator=torch.Generator().manual_seed(0))[:200]
+    # The largest comes first, so that what it needs is there.
+    sizes = [(64, 64), *((33 + n // 32, 33 + n % 32) for n in order.tolist()[1:])]
+    found = {}
+    for i, family in enumerate(FAMILIES):
+        backbone = family().to(device).train()
+        optimizer = torch.optim.SGD(backbone.parameters(), lr=1e-3)
+        iterations = 2000 if family.type == 'CMT' else 200
+        counts, memory = [], []
+        for iteration in range(iterations):
+            # A size is left for the next, so that new ones come until the end.
+            size = sizes[iteration * len(sizes) // iterations]
+            if iteration % 2:
+                backbone.eval()
+                with torch.no_grad():
+                    backbone(torch.randn(1, 3, *size, device=device))
+                backbone.train()
+            else:
+                optimizer.zero_grad()
+                backbone(torch.randn(2, 3, *size, device=device))[0].sum().backward()
+                optimizer.step()
+            if iteration % (iterations // 20) == iterations // 20 - 1:
+                gc.collect()
+                counts.append(sum(issubclass(type(o), Tensor) for o in gc.get_objects()))
+                pages = int(Path('/proc/self/statm').read_text().split()[1])
+                memory.append(pages * resource.getpagesize() / 2**20)
+        found[f'{family.type} {i}'] = counts, memory
+        del backbone, optimizer
+    return found
 
 
 def work(rank: int, processes: int, task: Callable, device: str, folder: Path) -> None:
