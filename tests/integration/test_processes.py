@@ -1,5 +1,6 @@
 """Several processes learn, and test, what one does."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,16 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from mmcontnet.analysis.networks import build_model
+from mmcontnet.engine import load_config
+
 from ..backbones.test_contract import FAMILIES
+from ..inprocess import run_tool
 from . import processes
+from .cli import run
+from .configs import write_classifier
+from .data import make_class_folders
+from .test_train_and_test import free_port
 
 
 def find(task: Callable, number: int, device: str, folder: Path) -> dict:
@@ -57,3 +66,23 @@ def test_no_size_of_images_leaves_anything_in_memory(tmp_path: Path) -> None:
         # MiB. The allocator's pools grow for some hundred iterations, most in the first family.
         limit = 4 if family.startswith('CMT') else 16
         assert memory[-1] - memory[half] < limit, family
+
+
+def test_two_processes_test_every_image_once_where_one_has_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_class_folders(tmp_path / 'data/imagenet', images=5)
+    (tmp_path / 'data/imagenet/val/n01443537/4.JPEG').unlink()  # nine are left
+    config = write_classifier(tmp_path)
+    torch.manual_seed(0)
+    torch.save(build_model(load_config(str(config))).state_dict(), tmp_path / 'weights.pth')
+    monkeypatch.chdir(tmp_path)
+    port = {'PORT': free_port()}
+    arguments = (config, 'weights.pth')
+    run('dist_test.sh', *arguments, 2, '--work-dir', 'two', cwd=tmp_path, env=port)
+    assert run_tool(monkeypatch, 'test.py', *arguments, '--work-dir', 'one') is None
+    one, two = (
+        json.loads(next((tmp_path / name).glob('*/*.json')).read_text()) for name in ('one', 'two')
+    )
+    assert one['accuracy/top1'] in [pytest.approx(100 * n / 9) for n in range(1, 9)]
+    assert two['accuracy/top1'] == pytest.approx(one['accuracy/top1'])
