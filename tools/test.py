@@ -15,6 +15,7 @@ from mmcontnet.engine import (
     build_runner,
     check_data,
     check_model,
+    errors_in_a_line,
     is_first_process,
     load_checkpoint,
     load_config,
@@ -139,7 +140,7 @@ def main() -> None:
         sys.exit(f'test.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    with process_group(cfg):
+    with errors_in_a_line('test.py'), process_group(cfg):
         run_test(cfg, None if is_segmenter else args.out)
 
 

@@ -1,7 +1,6 @@
 """Train a detector, a segmenter or a classifier."""
 
 import argparse
-import errno
 import os
 import sys
 
@@ -16,6 +15,7 @@ from mmcontnet.engine import (
     build_runner,
     check_data,
     check_model,
+    errors_in_a_line,
     find_faults,
     is_first_process,
     load_checkpoint,
@@ -26,8 +26,6 @@ from mmcontnet.engine import (
     read_weights,
     report_faults,
 )
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,6 +77,17 @@ def check_load_from(cfg: Config, allow_missing: bool) -> None:
         )
 
 
+def check_resume(cfg: Config) -> None:
+    """Check that the checkpoint to go on from has all weights of the model."""
+    if 'backbone' not in cfg.model:
+        read_weights(cfg.load_from)
+        return
+    try:
+        load_checkpoint(build_model(cfg, meta=True), cfg.load_from)
+    except MisfitError as error:
+        raise UserError(str(error)) from error  # which no option overrides
+
+
 def main() -> None:
     """Check everything that can be checked, then train."""
     args = parse_args()
@@ -95,11 +104,15 @@ def main() -> None:
             if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
                 raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
             cfg.auto_scale_lr.enable = True
+        start = cfg.get('load_from')
         if args.resume:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.get('resume') and not prepare_resume(cfg):
+            # A run that was killed before its first checkpoint starts as it did.
+            cfg.resume, cfg.load_from = False, start
         if cfg.get('resume'):
-            prepare_resume(cfg)
+            check_resume(cfg)
         elif cfg.get('load_from'):
             check_load_from(cfg, args.allow_missing)
         check_model(cfg, args.allow_missing)
@@ -109,7 +122,8 @@ def main() -> None:
             if args.launcher != 'none':
                 # The others would wait in vain for one that decodes for longer than their timeout.
                 raise UserError('--check-data is for one process; run tools/check_dataset.py first')
-            if errors := report_faults(find_faults(cfg, parts, os.cpu_count() or 1)):
+            workers = len(os.sched_getaffinity(0))
+            if errors := report_faults(find_faults(cfg, parts, workers)):
                 raise UserError(f'--check-data: faults in the data: {errors}')
     except UserError as error:
         advice = '; --allow-missing trains nevertheless' if isinstance(error, MisfitError) else ''
@@ -117,14 +131,9 @@ def main() -> None:
         sys.exit(f'train.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    try:
-        with process_group(cfg):
-            # In one expression: the runner must be gone before the process group.
-            build_runner(cfg).train()
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_SPACE:
-            raise
-        sys.exit(f'train.py: error: {error}')
+    with errors_in_a_line('train.py'), process_group(cfg):
+        # In one expression: the runner must be gone before the process group.
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
 from .loading import BACKBONE, MisfitError, load_checkpoint, read_weights
 from .resume import prepare_resume
-from .run import build_runner, parse_run_args
+from .run import build_runner, errors_in_a_line, parse_run_args
 
 __all__ = [
     'BACKBONE',
@@ -16,6 +16,7 @@ __all__ = [
     'build_runner',
     'check_data',
     'check_model',
+    'errors_in_a_line',
     'find_faults',
     'is_first_process',
     'load_checkpoint',

@@ -45,6 +45,7 @@ _ALLOWED: list[Any] = [
     *_METHODS,
     argparse.Namespace,  # which authors' training scripts keep beside the weights
     CfgNode,
+    (dict, 'mmengine.config.config.ConfigDict'),  # of a data set's metainfo
     (_method, 'builtins.getattr'),
     bytes,  # of an empty array
     slice,
@@ -105,7 +106,7 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
 
 def _load_from_web(url: str, map_location: Any = None) -> Any:
     file = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
-    # One process downloads, and those of other machines find theirs missing.
+    # One process of a group downloads, and those of other machines find theirs missing.
     for turn in (get_rank() == 0, True):
         if turn and not os.path.isfile(file):
             os.makedirs(os.path.dirname(file), exist_ok=True)

@@ -106,7 +106,7 @@ def load_weights(
     wrong, number = _load_what_fits(module, weights)
     _check_depth(module, weights, source)
     lacking = [name for name in wrong if re.search(needed, name)]
-    if 2 * len(wrong) > number:
+    if needed == HALF and 2 * len(wrong) > number:
         lacking = wrong
     if lacking:
         some = ', '.join(lacking[:3]) + (', ...' if len(lacking) > 3 else '')

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ class _WholeFiles(LocalBackend):
             os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
             with open(partial, 'wb') as file:
                 file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
+                if str(filepath).endswith('.pth'):  # and not for each picture
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(partial, filepath)
         except OSError as error:
             with suppress(OSError):
@@ -80,60 +81,65 @@ class _CheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(*args, **kwargs)
 
 
-def prepare_resume(cfg: Config) -> None:
+def prepare_resume(cfg: Config) -> bool:
     """Choose the checkpoint to go on from, and give the new run the seed of the old.
 
     Args:
         cfg: The whole config. Without ``load_from``, the last whole checkpoint of ``work_dir`` is
             set there, if there is any; what is broken is named on the standard error.
 
+    Returns:
+        Whether there is a checkpoint.
+
     Raises:
-        UserError: If the checkpoint is broken, holds no more than weights, or NaN, or if all
-            checkpoints of the work dir are broken.
+        UserError: If the checkpoint is broken or does not hold what a training saves, or if all
+            checkpoints of the work dir are broken. The weights are not compared with the model.
     """
     cfg.load_from = cfg.get('load_from') or _find_checkpoint(Path(cfg.work_dir))
-    if cfg.load_from is None or '://' in cfg.load_from:
-        return
+    if cfg.load_from is None:
+        return False
+    source = f'cannot resume from {cfg.load_from!r}'
+    if '://' in cfg.load_from:
+        raise UserError(f'{source}: give a local file')
     content = _read_whole(cfg.load_from)
-    missing = {'meta', 'message_hub', 'state_dict', 'optimizer'} - set(content)
-    if missing:
+    entries = ('meta', 'message_hub', 'state_dict', 'optimizer')
+    if missing := [name for name in entries if not isinstance(content.get(name), Mapping)]:
         raise UserError(
-            f'cannot resume from {cfg.load_from!r}, which holds no {", ".join(sorted(missing))}; '
-            'to start from its weights, --cfg-options load_from=CHECKPOINT'
+            f'{source}, which holds no {", ".join(missing)} as a training saves it; to start from '
+            'its weights, --cfg-options load_from=CHECKPOINT'
         )
-    diverged = [name for name, value in content['state_dict'].items() if value.isnan().any()]
-    if diverged:
-        raise UserError(
-            f'cannot resume from {cfg.load_from!r}, which holds NaN in {len(diverged)} tensors '
-            f'({diverged[0]}): the training diverged; go on from an earlier one with --resume '
-            'CHECKPOINT'
-        )
+    meta = content['meta']
+    if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
+        raise UserError(f'{source}: its meta does not say epoch and iter')
+    if 'config' in meta:
+        raise UserError(f'{source}: its meta.config is a program, which mmengine would run')
     # mmengine takes it too late for the order of the samples.
     randomness = cfg.get('randomness') or {}
     if randomness.get('seed') is None:
-        cfg.randomness = {**randomness, 'seed': content['meta'].get('seed')}
+        cfg.randomness = {**randomness, 'seed': meta.get('seed')}
+    return True
 
 
 def _find_checkpoint(work_dir: Path) -> str | None:
     note = work_dir / 'last_checkpoint'
-    noted = note.read_text().strip() if note.is_file() else ''
-    if '://' in noted:
-        return noted
-    # The work dir may have been moved since, or checkpoints be elsewhere.
-    folder = Path(noted).parent if os.path.isfile(noted) else work_dir
-    last = folder / Path(noted).name
+    noted = note.read_text(errors='replace').strip() if note.is_file() else ''
+    last = work_dir / Path(noted).name
+    if not last.is_file() and os.path.isfile(noted):  # by the config's out_dir
+        last = Path(noted)
+    folder = last.parent if last.is_file() else work_dir
     numbers = {
         path: int(match[1])
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     }
-    order = sorted(numbers, key=lambda path: numbers[path], reverse=True)
+    order = sorted(numbers, key=lambda path: (path.stat().st_mtime_ns, numbers[path]), reverse=True)
     if last in numbers:
-        # Those after it are of an earlier run, unless this run was killed before it noted them.
+        # Copies of files have times of their own. Later numbers are of an earlier run, unless this
+        # run was killed before it noted them.
         since = note.stat().st_mtime_ns
         order = [
             path
-            for path in order
+            for path in sorted(order, key=lambda path: numbers[path], reverse=True)
             if numbers[path] <= numbers[last] or path.stat().st_mtime_ns > since
         ]
     elif last.is_file():

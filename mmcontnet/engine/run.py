@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .config import UserError
 from .seeding import make_reproducible
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -38,3 +45,16 @@ def build_runner(cfg: Config) -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     make_reproducible(runner)
     return runner
+
+
+@contextmanager
+def errors_in_a_line(tool: str) -> Iterator[None]:
+    """End a run in one line if it cannot write its files, as on a full disk."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f'{tool}: error: {error}')
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        sys.exit(f'{tool}: error: cannot write {error.filename or "logs"}: {error.strerror}')

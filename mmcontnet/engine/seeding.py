@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def _seed(*numbers: int) -> None:
 
 class _SeedHook(Hook):
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        _seed(runner.seed, runner.iter, get_rank())
+        # Four numbers, so that no sample, which has three, gets the same.
+        _seed(runner.seed, runner.iter, get_rank(), 0)
 
 
 class _Draw(int):
@@ -54,6 +56,8 @@ class _Draw(int):
 
 class SeededSampler(Sampler):
     """Another sampler, whose samples are loaded with a seed for each draw.
+
+    Indices that are no integers, and data sets that load batches themselves, are left alone.
 
     Args:
         dataset: The data set.
@@ -71,7 +75,8 @@ class SeededSampler(Sampler):
         if hasattr(self.sampler, 'skip'):
             self.skip = self._skip
         # What DataLoader calls, in its workers, with the indices of a batch.
-        dataset.__getitems__ = partial(_load, dataset)  # type: ignore[attr-defined]
+        if not hasattr(type(dataset), '__getitems__'):
+            dataset.__getitems__ = partial(_load, dataset)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         if name == 'sampler':  # unpickling asks for it before it is there
@@ -81,13 +86,14 @@ class SeededSampler(Sampler):
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         rank, processes = get_dist_info()
         epoch = getattr(self.sampler, 'epoch', 0)
         for position, index in enumerate(self.sampler, self._start):
-            draw = _Draw(index)
-            draw.seeds = (self.seed, epoch, position * processes + rank)
-            yield draw
+            if isinstance(index, Integral):
+                index = _Draw(index)
+                index.seeds = (self.seed, epoch, position * processes + rank)
+            yield index
 
     def _skip(self, samples: int) -> None:
         """Start at the sample of that number, as the other sampler's method of the name does."""
@@ -95,11 +101,12 @@ class SeededSampler(Sampler):
         self._start = samples
 
 
-def _load(dataset: Dataset, indices: Sequence[int]) -> list[Any]:
+def _load(dataset: Dataset, indices: Sequence[Any]) -> list[Any]:
     samples = []
     for index in indices:
-        # A batch sampler may have made indices of its own.
+        # Samplers of videos draw pairs, and a batch sampler may make indices of its own.
         if isinstance(index, _Draw):
             _seed(*index.seeds)
-        samples.append(dataset[int(index)])
+            index = int(index)
+        samples.append(dataset[index])
     return samples

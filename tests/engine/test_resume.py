@@ -1,6 +1,7 @@
 """What is left of an interrupted run, and how the next finds it."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmcontnet.engine import UserError, prepare_resume
+from mmcontnet.engine import UserError, errors_in_a_line, prepare_resume
 
 
-def write(folder: Path, *names: str, seed: int = 7, noted: str | None = None) -> None:
+def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:
     """Write checkpoints, and the note that mmengine leaves of the last."""
     folder.mkdir(exist_ok=True)
     for name in names:
         content = dict(
-            meta=dict(seed=seed), message_hub={}, state_dict={'w': torch.ones(999)}, optimizer={}
+            meta=dict(epoch=1, iter=5, seed=7, **meta),
+            message_hub={},
+            state_dict={'w': torch.ones(999)},
+            optimizer={},
         )
         torch.save(content, folder / name)
     noted = names[-1] if noted is None else noted
@@ -28,7 +32,7 @@ def write(folder: Path, *names: str, seed: int = 7, noted: str | None = None) ->
 
 def found(folder: Path) -> str | None:
     cfg = Config(dict(work_dir=str(folder)))
-    prepare_resume(cfg)
+    assert prepare_resume(cfg) is (cfg.load_from is not None)
     return cfg.load_from and os.path.relpath(cfg.load_from, folder)
 
 
@@ -111,19 +115,32 @@ def test_names_of_the_configs_and_folders_elsewhere_are_found(tmp_path: Path) ->
 
 def test_weights_alone_cannot_be_resumed_from(tmp_path: Path) -> None:
     torch.save(dict(state_dict={}, meta={}, message_hub={}), tmp_path / 'best.pth')
-    with pytest.raises(UserError, match=r'which holds no optimizer; .*load_from=CHECKPOINT'):
+    with pytest.raises(UserError, match=r'which holds no optimizer as .*load_from=CHECKPOINT'):
         prepare_resume(Config(dict(work_dir='.', load_from=str(tmp_path / 'best.pth'))))
 
 
-def test_a_training_that_diverged_is_not_gone_on_with(tmp_path: Path) -> None:
-    write(tmp_path, 'epoch_1.pth')
-    content = torch.load(tmp_path / 'epoch_1.pth')
-    content['state_dict']['w'][3] = float('nan')
-    torch.save(content, tmp_path / 'epoch_1.pth')
-    with pytest.raises(
-        UserError, match=r'which holds NaN in 1 tensors \(w\): the training diverged'
-    ):
-        found(tmp_path)
+def test_what_is_no_local_file_is_not_resumed_from() -> None:
+    with pytest.raises(UserError, match=r"'https://a/b\.pth': give a local file"):
+        prepare_resume(Config(dict(work_dir='.', load_from='https://a/b.pth')))
+
+
+def test_a_data_sets_metainfo_may_be_nested(tmp_path: Path) -> None:
+    write(tmp_path, 'epoch_1.pth', metainfo=Config(dict(info=dict(source='mine'))).info)
+    assert found(tmp_path) == 'epoch_1.pth'
+
+
+def test_a_copied_work_dir_goes_on_with_its_own(tmp_path: Path) -> None:
+    write(tmp_path / 'a', 'epoch_5.pth')
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    write(tmp_path / 'a', 'epoch_12.pth')
+    assert found(tmp_path / 'b') == 'epoch_5.pth'
+
+
+def test_without_a_note_the_newest_is_taken(tmp_path: Path) -> None:
+    write(tmp_path, 'epoch_12.pth', 'epoch_3.pth')
+    os.utime(tmp_path / 'epoch_12.pth', (1, 1))
+    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\xfe')
+    assert found(tmp_path) == 'epoch_3.pth'
 
 
 @pytest.mark.parametrize(('given', 'seed'), [(None, 7), ({}, 7), (dict(seed=0), 0)])
@@ -151,6 +168,17 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(
         backend.put(b'after', path)
     assert path.read_bytes() == b'before'
     assert os.listdir(path.parent) == ['file.pth']
+
+
+def test_what_cannot_be_written_ends_a_run_in_a_line() -> None:
+    with pytest.raises(SystemExit, match=r'^train\.py: error: cannot write logs: No space left'):
+        with errors_in_a_line('train.py'):
+            fail(0)
+    with pytest.raises(SystemExit, match=r'^test\.py: error: cannot write'):
+        with errors_in_a_line('test.py'):
+            raise UserError('cannot write')
+    with pytest.raises(FileNotFoundError), errors_in_a_line('train.py'):
+        open('none')
 
 
 class Numbers(Dataset):

@@ -3,14 +3,16 @@
 import itertools
 import pickle
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from mmcontnet.engine.seeding import SeededSampler
 
@@ -26,10 +28,15 @@ class Noise(BaseDataset):
 
 
 def build(
-    epoch: int = 0, skip: int = 0, workers: int = 0, sampler: str = 'DefaultSampler', **kwargs: Any
+    epoch: int = 0,
+    skip: int = 0,
+    workers: int = 0,
+    sampler: str = 'DefaultSampler',
+    dataset: Noise | None = None,
+    **kwargs: Any,
 ) -> DataLoader:
     config = dict(
-        dataset=Noise(),
+        dataset=dataset or Noise(),
         sampler=dict(type=SeededSampler, sampler=dict(type=sampler)),
         collate_fn=dict(type='default_collate'),
         batch_size=2,
@@ -96,3 +103,30 @@ def test_a_data_set_is_still_pickled_and_indexed() -> None:
     assert loader.dataset[5][0] == 5
     assert hasattr(build(sampler='InfiniteSampler').sampler, 'skip')
     assert not hasattr(loader.sampler, 'skip')
+
+
+@DATA_SAMPLERS.register_module()
+class Frames(Sampler):
+    """Draws pairs, as mmdet's samplers of videos do."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(0, 1), (0, 2)])
+
+
+class Videos(Noise):
+    def __getitem__(self, index: tuple[int, int]) -> tuple[float, ...]:
+        return torch.tensor(index)
+
+
+class Batches(Noise):
+    def __getitems__(self, indices: list[int]) -> list[tuple[int]]:
+        return [(index * 10,) for index in indices]
+
+
+def test_what_cannot_be_seeded_is_loaded_nevertheless() -> None:
+    assert next(iter(build(sampler='Frames', dataset=Videos()))).tolist() == [[0, 1], [0, 2]]
+    (samples,) = next(iter(build(dataset=Batches())))
+    assert all(sample % 10 == 0 for sample in samples.tolist())

@@ -21,6 +21,7 @@ from PIL import Image
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
 from mmcontnet.engine import (
+    BACKBONE,
     MisfitError,
     UserError,
     check_model,
@@ -112,7 +113,8 @@ def save(fault: str, good: State, path: Path) -> None:
     elif fault in ('list', 'nothing'):
         torch.save([good[name]] if fault == 'list' else {}, path)
     else:
-        torch.save({'state_dict': {**good, **changes.get(fault, {})}}, path)
+        logs = dict(meta=dict(epoch=1, iter=2), message_hub={}, optimizer={})
+        torch.save({'state_dict': {**good, **changes.get(fault, {})}, **logs}, path)
     if fault == 'cut':
         path.write_bytes(path.read_bytes()[:-100])
     elif fault == 'larger storage':
@@ -203,6 +205,7 @@ def whole_model(tmp_path_factory: pytest.TempPathFactory) -> State:
 
 TOOLS = {
     'test.py': ('CONFIG', 'bad.pth'),
+    'train.py --resume': ('CONFIG', '--resume', 'bad.pth'),
     'train.py load_from': ('CONFIG', '--cfg-options', 'load_from=bad.pth'),
     'train.py init_cfg': ('CONFIG',),
     'demo.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'out.png'),
@@ -300,6 +303,51 @@ def test_training_starts_without_a_head_but_not_without_a_backbone(
     assert re.search(message, str(line))
     error = capsys.readouterr().err
     assert re.search(told, error) if told else 'load_from' not in error
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'message'),
+    [
+        ('none', NO_DATA),
+        ('bbox_head.retina_cls', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
+        ('backbone', r"'bad\.pth' does not fit"),
+    ],
+)
+def test_a_training_goes_on_with_all_weights_alone(
+    lacks: str, message: str, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_detector(tmp_path)
+    state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
+    save('', state, Path('bad.pth'))
+    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
+    assert re.search(message, str(line))
+
+
+def test_a_run_that_left_no_checkpoint_starts_as_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ['--resume', '--cfg-options', 'load_from=none.pth']
+    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
+    assert line == "train.py: error: checkpoint 'none.pth' not found"
+
+
+@pytest.mark.parametrize('meta', [{}, dict(epoch=1, iter=2, config='open("harmed", "w")')])
+def test_a_training_goes_on_by_what_a_training_saves_and_runs_no_config_of_its(
+    meta: dict, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_detector(tmp_path)
+    torch.save(dict(state_dict=whole_model, meta=meta, message_hub={}, optimizer={}), 'bad.pth')
+    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
+    assert re.search(r"'bad\.pth': its meta(\.config is a program| does not say epoch)", str(line))
+    assert not os.path.exists('harmed')
+
+
+def test_a_head_may_have_more_tensors_than_the_backbone() -> None:
+    model = torch.nn.ModuleDict(
+        dict(backbone=torch.nn.Linear(1, 1), head=torch.nn.Sequential(*[torch.nn.Linear(1, 1)] * 9))
+    )
+    weights = {name: value for name, value in model.state_dict().items() if 'backbone' in name}
+    assert len(load_weights(model, weights, 'it', BACKBONE)) == 18
 
 
 def test_one_file_is_started_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -75,15 +75,16 @@ def train(
     work_dir: str,
     *options: str,
     kill: str = '',
+    rank: int = 0,
     processes: int = 1,
     size: int | None = None,
 ) -> subprocess.CompletedProcess:
-    """Train; the last of several processes may be killed, and files be no larger than ``size``."""
+    """Train; the process of that rank may be killed, and files be no larger than ``size``."""
     tool, *arguments = 'train.py', str(config)
     if processes > 1:
         tool, *arguments = 'dist_train.sh', str(config), str(processes)
     start = [] if tool.endswith('.sh') else [sys.executable]
-    killing = dict(KILL=kill, KILL_RANK=str(processes - 1))
+    killing = dict(KILL=kill, KILL_RANK=str(rank))
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)) if size else None
     return subprocess.run(
         [*start, str(ROOT / 'tools' / tool), *arguments, '--work-dir', work_dir, *options],
@@ -95,6 +96,12 @@ def train(
         timeout=600,
         preexec_fn=limit,
     )
+
+
+def resumed_at(run: subprocess.CompletedProcess) -> int | None:
+    """Return the iteration from which a run went on, None if it started."""
+    found = re.search(r'resumed epoch: \d+, iter: (\d+)', run.stdout)
+    return int(found[1]) if found else None
 
 
 def last_of(folder: Path) -> dict[str, Any]:
@@ -127,22 +134,32 @@ def assert_equal(a: Any, b: Any, where: str = '') -> None:
 
 
 @pytest.mark.parametrize(
-    ('write', 'kills', 'iterations'),
+    ('write', 'kills', 'resumed', 'iterations'),
     [
         # With no checkpoint yet, in writing the first, with the second not noted yet, after it.
-        (write_epochs, ('iter:1', 'fsync:1', 'replace:2', 'iter:9'), 16),
-        (write_iterations, ('fsync:2', 'iter:5'), 10),
+        (
+            write_epochs,
+            ('iter:1', 'fsync:1', 'replace:2', 'iter:9'),
+            (None, None, None, 8, 8, 8),
+            16,
+        ),
+        (write_iterations, ('fsync:2', 'iter:5'), (None, 2, 4, 4), 10),
     ],
 )
 def test_a_run_killed_anywhere_ends_as_one_that_was_not(
-    write: Any, kills: tuple[str, ...], iterations: int, folder: Path
+    write: Any,
+    kills: tuple[str, ...],
+    resumed: tuple[int | None, ...],
+    iterations: int,
+    folder: Path,
 ) -> None:
     config = write(folder)
     whole = train(folder, config, 'whole')
     assert whole.returncode == 0, whole.stdout
+    runs = []
     for kill in kills:
-        stopped = train(folder, config, 'stopped', '--resume', kill=kill)
-        assert stopped.returncode == -9, stopped.stdout
+        runs.append(train(folder, config, 'stopped', '--resume', kill=kill))
+        assert runs[-1].returncode == -9, runs[-1].stdout
     before = sorted((folder / 'stopped').glob('*_*.pth'))
     full = train(folder, config, 'stopped', '--resume', size=before[0].stat().st_size // 2)
     assert full.returncode == 1
@@ -153,6 +170,7 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(
     assert sorted((folder / 'stopped').glob('*_*.pth')) == before
     end = train(folder, config, 'stopped', '--resume')
     assert end.returncode == 0, end.stdout
+    assert [resumed_at(run) for run in (*runs, full, end)] == list(resumed)
     expected = last_of(folder / 'whole')
     assert_equal(last_of(folder / 'stopped'), expected)
     assert len(expected['losses']['train/loss']) == iterations
@@ -163,11 +181,14 @@ def test_one_of_two_processes_killed_ends_both_and_is_named(folder: Path) -> Non
     config = write_epochs(folder, workers=1)
     whole = train(folder, config, 'whole', processes=2)
     assert whole.returncode == 0, whole.stdout
-    for kill in ('iter:3', 'iter:5'):
-        killed = train(folder, config, 'stopped', '--resume', kill=kill, processes=2)
+    runs = []
+    for rank, kill in ((1, 'iter:5'), (0, 'fsync:1')):
+        run = train(folder, config, 'stopped', '--resume', kill=kill, rank=rank, processes=2)
         assert time.time() - (folder / 'killed').stat().st_mtime < 60
-        assert killed.returncode > 0
-        assert re.search(r'rank +: 1 .*\n +exitcode +: -9', killed.stdout), killed.stdout
+        assert run.returncode > 0
+        assert re.search(rf'rank +: {rank} .*\n +exitcode +: -9', run.stdout), run.stdout
+        runs.append(run)
     end = train(folder, config, 'stopped', '--resume', processes=2)
     assert end.returncode == 0, end.stdout
+    assert [resumed_at(run) for run in (*runs, end)] == [None, 4, 4]
     assert_equal(last_of(folder / 'stopped'), last_of(folder / 'whole'))
