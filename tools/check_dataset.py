@@ -1,7 +1,7 @@
 """Look for broken files and entries in the data sets of a config, and name each.
 
-All images and label maps are decoded, as training would. What training skips is counted, and is no
-error.
+All images and label maps are decoded, as training would. Warnings, of what training skips or
+takes as it is, are counted, and are no errors.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=int,
-        default=os.cpu_count() or 1,
+        default=len(os.sched_getaffinity(0)),
         metavar='N',
         help='processes that decode (default: %(default)s)',
     )

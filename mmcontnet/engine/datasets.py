@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import os
@@ -24,11 +25,19 @@ from torch.utils.data import DataLoader, Dataset
 from .checks import _leaf_datasets
 from .config import UserError
 
+_NUMBER = (int, float)
+_ID = (int, float, str)
 #: What each list of COCO's JSON must say of an entry for mmdet to load it.
-_COCO_FIELDS = {
-    'images': ('id', 'file_name', 'height', 'width'),
-    'categories': ('id', 'name'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+_COCO_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    'images': {'id': _ID, 'file_name': (str,), 'height': _NUMBER, 'width': _NUMBER},
+    'categories': {'id': _ID, 'name': (str,)},
+    'annotations': {
+        'id': _ID,
+        'image_id': _ID,
+        'category_id': _ID,
+        'bbox': (object,),  # see _box_faults
+        'area': _NUMBER,
+    },
 }
 #: Files of fewer images per worker are sooner decoded than a worker is started.
 _IMAGES_PER_WORKER = 64
@@ -42,12 +51,12 @@ class Fault(NamedTuple):
     Attributes:
         kind: What is wrong, in the plural.
         place: The file and the entry, and what is there.
-        skipped: Whether training goes on without it, so that this is a warning.
+        warning: Whether training goes on, without it or with it as it is.
     """
 
     kind: str
     place: str
-    skipped: bool = False
+    warning: bool = False
 
 
 def find_faults(cfg: Config, parts: Sequence[str], workers: int = 0) -> dict[str, list[Fault]]:
@@ -77,17 +86,19 @@ def find_faults(cfg: Config, parts: Sequence[str], workers: int = 0) -> dict[str
             seen.append(config)
             faults = found[key] = []
             try:
-                # mmengine cannot serialise an empty list.
-                dataset = DATASETS.build({**config, 'lazy_init': True, 'serialize_data': False})
+                dataset = _build(config)
                 if _is_coco(dataset):
                     faults += _coco_faults(dataset)
-                # pycocotools prints.
-                with redirect_stdout(io.StringIO()):
-                    dataset.full_init()
+                if hasattr(dataset, 'full_init'):  # others are loaded when they are built
+                    # pycocotools prints.
+                    with redirect_stdout(io.StringIO()):
+                        dataset.full_init()
             # It is the class's own code, which raises whatever the broken file leads it to.
             except Exception as error:
                 path = os.path.join(config.get('data_root') or '', config.get('ann_file') or '')
-                place = f'{path}: {type(error).__name__}: {error}'
+                named = any(not fault.warning for fault in faults)
+                reason = 'see above' if named else f'{type(error).__name__}: {error}'
+                place = f'{path}: {reason}'
                 faults.append(Fault('data sets that cannot be loaded, nor their images', place))
                 continue
             if len(dataset) == 0:
@@ -102,24 +113,39 @@ def report_faults(found: Mapping[str, Sequence[Fault]], listed: int = 20) -> int
 
     Args:
         found: What :func:`find_faults` returned.
-        listed: How many places of a kind are named. Of what training skips, one is.
+        listed: How many places of a kind are named. Of warnings, one is.
 
     Returns:
-        The number of faults without what training skips.
+        The number of faults without the warnings.
     """
     for key, faults in found.items():
         groups = defaultdict(list)
         for fault in faults:
-            groups[fault.kind, fault.skipped].append(fault.place)
-        for (kind, skipped), places in groups.items():
-            if skipped:
+            groups[fault.kind, fault.warning].append(fault.place)
+        for (kind, warning), places in groups.items():
+            if warning:
                 line = f'{key}: warning: {len(places)} {kind}, e.g. {places[0]}'
             else:
                 more = len(places) - listed
                 named = places[:listed] + ([f'... and {more} more'] if more > 0 else [])
                 line = '\n    '.join([f'{key}: {len(places)} {kind}:', *named])
             print(line, file=sys.stderr)
-    return sum(not fault.skipped for faults in found.values() for fault in faults)
+    return sum(not fault.warning for faults in found.values() for fault in faults)
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    with DATASETS.switch_scope_and_registry(config.get('_scope_')) as registry:
+        dataset_class = config['type']
+        if isinstance(dataset_class, str):
+            dataset_class = registry.get(dataset_class)
+    if dataset_class is None:
+        raise UserError(f'no data set class {config["type"]!r}')
+    # mmengine cannot serialise an empty list.
+    options = {'lazy_init': True, 'serialize_data': False}
+    taken = inspect.signature(dataset_class).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        options = {name: value for name, value in options.items() if name in taken}
+    return DATASETS.build({**config, **options})
 
 
 def _decode_head(model: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -153,17 +179,30 @@ def _coco_faults(dataset: Any) -> Iterator[Fault]:
     path = dataset.ann_file
     content = load(path, file_format='json', backend_args=dataset.backend_args)
     lists: dict[str, list[dict]] = {}
+    broken = set()
     for name, fields in _COCO_FIELDS.items():
         entries = content.get(name) or []
-        if not entries and (name != 'annotations' or _loads(dataset, 'with_bbox')):
+        # Those of test-dev are kept secret.
+        trains = not dataset.test_mode and _loads(dataset, 'with_bbox')
+        if not entries and (name != 'annotations' or trains):
             yield Fault('annotation files with an empty list', f'{path}: no {name}')
         lists[name] = []
         for i, entry in enumerate(entries):
-            if missing := [field for field in fields if field not in entry]:
-                place = f'{path}: {name}[{i}] has no {", ".join(missing)}'
-                yield Fault('entries that lack a field', place)
-            else:
+            place = f'{path}: {name}[{i}]'
+            if not isinstance(entry, dict):
+                yield Fault('entries that are no objects', f'{place}: {entry!r}')
+                continue
+            missing = [field for field in fields if field not in entry]
+            present = [(field, entry[field]) for field in fields if field in entry]
+            wrong = [f'{field} {v!r}' for field, v in present if not _is(v, fields[field])]
+            if missing:
+                yield Fault('entries that lack a field', f'{place} has no {", ".join(missing)}')
+            if wrong:
+                yield Fault('entries with a field of a wrong kind', f'{place}: {", ".join(wrong)}')
+            if not missing and not wrong:
                 lists[name].append(entry)
+            else:
+                broken |= {(name, v) for f, v in present if f in ('id', 'name') and _is(v, _ID)}
         for identifier, times in Counter(entry['id'] for entry in lists[name]).items():
             if times > 1:
                 place = f'{path}: {name}: id {identifier!r}, {times} times'
@@ -173,10 +212,15 @@ def _coco_faults(dataset: Any) -> Iterator[Fault]:
     classes = dataset.metainfo['classes']
     # mmdet would number the others without them.
     for missing_class in set(classes) - set(categories.values()):
+        if ('categories', missing_class) in broken:
+            continue
         yield Fault('classes that the file has no category for', f'{path}: {missing_class!r}')
     labelled = set()
     for entry in lists['annotations']:
         place = f'{path}: annotation {entry["id"]!r}'
+        # Whose image or category is broken is not called wrong for it.
+        if {('images', entry['image_id']), ('categories', entry['category_id'])} & broken:
+            continue
         if entry['image_id'] not in images:
             yield Fault('annotations of unknown images', f'{place}: image {entry["image_id"]!r}')
             continue
@@ -187,11 +231,11 @@ def _coco_faults(dataset: Any) -> Iterator[Fault]:
             continue
         if categories[category] not in classes:
             kind = 'annotations of categories that metainfo.classes does not name'
-            yield Fault(kind, f'{place}: {categories[category]!r}', skipped=True)
+            yield Fault(kind, f'{place}: {categories[category]!r}', warning=True)
             continue
         labelled.add(entry['image_id'])
         if entry.get('ignore') or entry.get('iscrowd'):
-            yield Fault('annotations marked ignore or iscrowd', place, skipped=True)
+            yield Fault('annotations marked ignore or iscrowd', place, warning=True)
         yield from _box_faults(place, entry, image)
         if _loads(dataset, 'with_mask'):
             yield from _mask_faults(place, entry.get('segmentation'), image)
@@ -199,12 +243,17 @@ def _coco_faults(dataset: Any) -> Iterator[Fault]:
     for identifier, image in images.items():
         if filter_cfg.get('filter_empty_gt') and identifier not in labelled:
             place = f'{path}: image {identifier!r}, {image["file_name"]}'
-            yield Fault('images without annotation, left out by filter_cfg', place, skipped=True)
+            yield Fault('images without annotation, left out by filter_cfg', place, warning=True)
+
+
+def _is(value: Any, kinds: tuple[type, ...] = _NUMBER) -> bool:
+    """Tell whether the value is of the kinds, and neither NaN nor infinite."""
+    return isinstance(value, kinds) and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _box_faults(place: str, entry: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator[Fault]:
     box = entry['bbox']
-    if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is, box)):
         yield Fault('boxes that are not four numbers', f'{place}: {box}')
         return
     x, y, w, h = box
@@ -213,26 +262,63 @@ def _box_faults(place: str, entry: Mapping[str, Any], image: Mapping[str, Any]) 
     # The two conditions under which CocoDataset leaves a box out.
     if entry['area'] <= 0 or w < 1 or h < 1:
         kind = 'boxes with no area or less than a pixel wide or high'
-        yield Fault(kind, f'{place}, area {entry["area"]}', skipped=True)
+        yield Fault(kind, f'{place}, area {entry["area"]}', warning=True)
     elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         place += f' in an image of {width} x {height}'
-        yield Fault('boxes wholly outside the image', place, skipped=True)
+        yield Fault('boxes wholly outside the image', place, warning=True)
     elif min(x, y, width - x - w, height - y - h) < -_TOLERANCE:
         place += f' in an image of {width} x {height}'
-        yield Fault('boxes that stick out of the image', place)
+        yield Fault('boxes that stick out of the image', place, warning=True)
 
 
 def _mask_faults(place: str, mask: Any, image: Mapping[str, Any]) -> Iterator[Fault]:
+    height, width = image['height'], image['width']
     if not mask:
         yield Fault('annotations without the mask that the pipeline loads', place)
-    elif isinstance(mask, list):
+    elif isinstance(mask, dict):
+        counts, size = mask.get('counts'), mask.get('size')
+        if not isinstance(counts, list | str) or size is None:
+            yield Fault('RLE masks without counts or size', place, warning=True)
+        elif size != [height, width]:
+            place += f': size {size} in an image of {height} x {width}'
+            yield Fault('masks of another size (height, width) than their image', place)
+        else:
+            runs = counts if isinstance(counts, list) else _runs(counts)
+            if not all(_is(v) and v >= 0 for v in runs) or sum(runs) != height * width:
+                yield Fault('RLE masks whose counts do not sum up to their size', place)
+    elif isinstance(mask, list) and all(isinstance(polygon, list) for polygon in mask):
+        inside = []
         for polygon in mask:
             if len(polygon) < 6 or len(polygon) % 2:
                 kind = 'polygons that are not three or more points'
-                yield Fault(kind, f'{place}: {len(polygon)} numbers', skipped=True)
-    elif list(mask.get('size') or []) != [image['height'], image['width']]:
-        place += f': size {mask.get("size")} in an image of {image["height"]} x {image["width"]}'
-        yield Fault('masks of another size (height, width) than their image', place)
+                yield Fault(kind, f'{place}: {len(polygon)} numbers', warning=True)
+            elif not all(map(_is, polygon)):
+                yield Fault('polygons that are not of finite numbers', place)
+                return
+            else:
+                x, y = polygon[::2], polygon[1::2]
+                inside.append(min(x) < width and max(x) > 0 and min(y) < height and max(y) > 0)
+        if inside and not any(inside):
+            yield Fault('masks wholly outside the image', f'{place}: {height} x {width}')
+    else:
+        yield Fault('masks that are neither polygons nor RLE', f'{place}: {str(mask)[:60]}')
+
+
+def _runs(counts: str) -> list[int]:
+    """Decode a compressed RLE; [] if it is broken, where pycocotools reads and writes astray."""
+    runs: list[int] = []
+    value = shift = 0
+    for char in counts:
+        digit = ord(char) - 48
+        if not 0 <= digit < 64:
+            return []
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (digit & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return [] if shift else runs
 
 
 class _Samples(Dataset):
@@ -248,6 +334,8 @@ class _Samples(Dataset):
         self.dataset = dataset
         self.num_classes = num_classes or len(dataset.metainfo.get('classes') or ()) or math.inf
         self.ignore_index = ignore_index
+        # MultiTaskDataset has only the list.
+        self.get_info = getattr(dataset, 'get_data_info', None) or dataset.data_list.__getitem__
         steps = dataset.pipeline.transforms
         self.load_image = next(
             (step for step in steps if isinstance(step, LoadImageFromFile)), LoadImageFromFile()
@@ -260,17 +348,23 @@ class _Samples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> list[Fault]:
-        return list(self._faults(self.dataset.get_data_info(index)))
+        return list(self._faults(self.get_info(index)))
 
     def _faults(self, info: dict[str, Any]) -> Iterator[Fault]:
         path, size = info.get('img_path'), None
         if isinstance(path, str):
             try:
-                size = self.load_image({'img_path': path})['img'].shape[:2]
+                loaded = self.load_image({'img_path': path})
             # Decoders raise errors of their own.
             except Exception as error:
                 yield _unreadable('images', path, error)
             else:
+                # A dropped sample is replaced by another in training, and ends a test.
+                if loaded is None:
+                    kind = 'images that ignore_empty drops'
+                    yield Fault(kind, path, warning=not self.dataset.test_mode)
+                    return
+                size = loaded['img'].shape[:2]
                 stated = info.get('height'), info.get('width')
                 if None not in stated and stated != size:
                     place = f'{path}: {size}, the annotations say {stated}'
@@ -278,8 +372,11 @@ class _Samples(Dataset):
         map_path = info.get('seg_map_path')
         if map_path and self.load_labels.with_seg:
             yield from self._map_faults(map_path, size, info)
-        labels = [instance['bbox_label'] for instance in info.get('instances', [])]
-        for label in {*labels, *np.atleast_1d(info.get('gt_label', [])).tolist()}:
+        labels = [i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i]
+        label = info.get('gt_label', [])
+        if not isinstance(label, Mapping):  # MultiTaskDataset's, of several heads
+            labels += np.atleast_1d(label).tolist()
+        for label in set(labels):
             if not 0 <= label < self.num_classes:
                 place = f'{path}: {label:g}, of {self.num_classes} classes'
                 yield Fault('labels out of range', place)
