@@ -18,6 +18,7 @@ from mmcontnet.engine import read_checkpoint
 
 from .cli import ROOT
 from .configs import write_narrow, write_narrow_on
+from .test_train_and_test import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -84,12 +85,12 @@ def train(
     if processes > 1:
         tool, *arguments = 'dist_train.sh', str(config), str(processes)
     start = [] if tool.endswith('.sh') else [sys.executable]
-    killing = dict(KILL=kill, KILL_RANK=str(rank))
+    changes = dict(ENV, PYTHON=sys.executable, PORT=free_port(), KILL=kill, KILL_RANK=str(rank))
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)) if size else None
     return subprocess.run(
         [*start, str(ROOT / 'tools' / tool), *arguments, '--work-dir', work_dir, *options],
         cwd=folder,
-        env={**os.environ, **ENV, 'PYTHON': sys.executable, **killing},
+        env={**os.environ, **changes},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -136,11 +137,11 @@ def assert_equal(a: Any, b: Any, where: str = '') -> None:
 @pytest.mark.parametrize(
     ('write', 'kills', 'resumed', 'iterations'),
     [
-        # With no checkpoint yet, in writing the first, with the second not noted yet, after it.
+        # In writing the first checkpoint, with the second not noted yet, after it.
         (
             write_epochs,
-            ('iter:1', 'fsync:1', 'replace:2', 'iter:9'),
-            (None, None, None, 8, 8, 8),
+            ('fsync:1', 'replace:2', 'iter:9'),
+            (None, None, 8, 8, 8),
             16,
         ),
         (write_iterations, ('fsync:2', 'iter:5'), (None, 2, 4, 4), 10),
