@@ -38,4 +38,4 @@ fi
 cores=$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)))')
 processes=$((cores < 2 ? 1 : 2))
 export OMP_NUM_THREADS=$((cores / processes)) MKL_NUM_THREADS=$((cores / processes))
-exec "$PYTHON" -m pytest -n "$processes" "$@"
+exec "$PYTHON" -m pytest -n "$processes" --dist worksteal "$@"

@@ -1,11 +1,17 @@
-"""The small real data sets."""
+"""The small real data sets, and what processes have from the start."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
 
 from ..preparation import run_for_real
+
+# What they import is imported once.
+multiprocessing.get_context('forkserver').set_forkserver_preload(
+    ['mmdet.apis', 'mmseg.apis', 'mmpretrain.apis', 'tests.integration.processes']
+)
 
 
 @pytest.fixture(scope='session')

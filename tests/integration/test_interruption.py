@@ -1,12 +1,9 @@
 """Runs that are killed go on as if they had not been."""
 
-import os
 import re
-import resource
 import subprocess
-import sys
 import time
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -16,7 +13,7 @@ import torch
 
 from mmcontnet.engine import read_checkpoint
 
-from .cli import ROOT
+from .cli import ROOT, launch
 from .configs import write_narrow, write_narrow_on
 from .test_train_and_test import free_port
 
@@ -81,22 +78,26 @@ def train(
     size: int | None = None,
 ) -> subprocess.CompletedProcess:
     """Train; the process of that rank may be killed, and files be no larger than ``size``."""
-    tool, *arguments = 'train.py', str(config)
-    if processes > 1:
-        tool, *arguments = 'dist_train.sh', str(config), str(processes)
-    start = [] if tool.endswith('.sh') else [sys.executable]
-    changes = dict(ENV, PYTHON=sys.executable, PORT=free_port(), KILL=kill, KILL_RANK=str(rank))
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)) if size else None
-    return subprocess.run(
-        [*start, str(ROOT / 'tools' / tool), *arguments, '--work-dir', work_dir, *options],
-        cwd=folder,
-        env={**os.environ, **changes},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        preexec_fn=limit,
-    )
+    tool, *count = ('dist_train.sh', processes) if processes > 1 else ('train.py',)
+    env = dict(ENV, PORT=free_port(), KILL=kill, KILL_RANK=str(rank))
+    command = (tool, config, *count, '--work-dir', work_dir, *options)
+    return launch(*command, cwd=folder, env=env, size=size)
+
+
+def train_two(
+    folder: Path, config: Path, work_dir: str, *options: str
+) -> subprocess.CompletedProcess:
+    """Train in two processes, which have what the launcher gives them, without its delays."""
+    command = ('train.py', config, '--work-dir', work_dir, '--launcher', 'pytorch', *options)
+    env = dict(ENV, MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2')
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(launch, *command, cwd=folder, env={**env, 'RANK': rank, 'LOCAL_RANK': rank})
+            for rank in '01'
+        ]
+    first, second = (run.result() for run in runs)
+    assert second.returncode == 0, second.stdout
+    return first
 
 
 def resumed_at(run: subprocess.CompletedProcess) -> int | None:
@@ -180,7 +181,7 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(
 
 def test_one_of_two_processes_killed_ends_both_and_is_named(folder: Path) -> None:
     config = write_epochs(folder, workers=1)
-    whole = train(folder, config, 'whole', processes=2)
+    whole = train_two(folder, config, 'whole')
     assert whole.returncode == 0, whole.stdout
     runs = []
     for rank, kill in ((1, 'iter:5'), (0, 'fsync:1')):
@@ -189,7 +190,7 @@ def test_one_of_two_processes_killed_ends_both_and_is_named(folder: Path) -> Non
         assert run.returncode > 0
         assert re.search(rf'rank +: {rank} .*\n +exitcode +: -9', run.stdout), run.stdout
         runs.append(run)
-    end = train(folder, config, 'stopped', '--resume', processes=2)
+    end = train_two(folder, config, 'stopped', '--resume')
     assert end.returncode == 0, end.stdout
     assert [resumed_at(run) for run in (*runs, end)] == [None, 4, 4]
     assert_equal(last_of(folder / 'stopped'), last_of(folder / 'whole'))

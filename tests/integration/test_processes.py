@@ -22,8 +22,6 @@ from .test_train_and_test import free_port
 
 def find(task: Callable, number: int, device: str, folder: Path) -> dict:
     """Return what the first of ``number`` processes finds."""
-    # What they import is imported once.
-    multiprocessing.get_context('forkserver').set_forkserver_preload([processes.__name__])
     arguments = (number, task, device, folder)
     multiprocessing.start_processes(processes.work, arguments, number, start_method='forkserver')
     return torch.load(folder / 'found.pt')
