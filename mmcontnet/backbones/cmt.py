@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import BIAS_RESIZES, CMTBlock, PositionBias
+from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, gelu_after
 from ..ops import pad_to_multiple
 from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
@@ -87,7 +86,7 @@ class CMTStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(F.gelu(conv(x)))
+            x = norm(gelu_after(conv, x))
         return x
 
 

@@ -3,7 +3,7 @@
 from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
-from .linear import Linear
+from .linear import Linear, gelu_after
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
@@ -39,5 +39,6 @@ __all__ = [
     'SplitAttention',
     'SwinACmixBlock',
     'WindowACmix',
+    'gelu_after',
     'shift_mask',
 ]

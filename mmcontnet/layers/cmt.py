@@ -7,8 +7,15 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, gelu_norm_conv, low_rank_biased_attention, pad_to_multiple
-from .linear import Linear
+from ..ops import (
+    attention,
+    conv_gelu,
+    fuses_gelu,
+    gelu_norm_conv,
+    low_rank_biased_attention,
+    pad_to_multiple,
+)
+from .linear import Linear, is_untouched
 
 
 class LightweightAttention(nn.Module):
@@ -91,8 +98,50 @@ class InvertedResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
+        convs = (self.expand, self.depthwise, self.project)
+        norms = (self.expand_norm, self.depthwise_norm, self.project_norm)
+        if (
+            fuses_gelu(x, self.expand.weight)
+            and all(is_untouched(conv, nn.Conv2d) for conv in convs)
+            and all(is_untouched(norm, nn.BatchNorm2d) and _is_fixed(norm) for norm in norms)
+        ):
+            return self._infer(x)
         x = _gelu_norm_conv(self.expand(x), self.expand_norm, self.depthwise, shortcut=True)
         return self.project_norm(_gelu_norm_conv(x, self.depthwise_norm, self.project))
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """Compute the same with GELU in the convolutions, and in the last one the norms too."""
+        x = conv_gelu(x, self.expand.weight, self.expand.bias)
+        scale, shift = (v.view(1, -1, 1, 1) for v in _scale_and_shift(self.expand_norm))
+        # Not in the next kernel: it is this map's padding that is zero.
+        torch.addcmul(shift, x, scale, out=x)
+        weight = _with_shortcut(self.depthwise.weight)
+        x = conv_gelu(x, weight, self.depthwise.bias, padding=1, groups=len(weight))
+        scale, shift = _scale_and_shift(self.depthwise_norm)
+        weight = self.project.weight.flatten(1)
+        bias = weight @ shift
+        if self.project.bias is not None:
+            bias = bias + self.project.bias
+        out_scale, out_shift = _scale_and_shift(self.project_norm)
+        weight = weight * scale * out_scale[:, None]
+        return F.conv2d(x, weight[:, :, None, None], torch.addcmul(out_shift, bias, out_scale))
+
+
+def _is_fixed(norm: nn.BatchNorm2d) -> bool:
+    """Return whether a norm multiplies and adds what does not depend on the batch."""
+    return norm.affine and not norm.training and norm.running_mean is not None
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return what a fixed norm multiplies by, and what it then adds, (C,) each."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _with_shortcut(weight: Tensor) -> Tensor:
+    """Return a 3x3 depthwise kernel with one more in the middle, (C, 1, 3, 3)."""
+    return weight + F.pad(weight.new_ones(1, 1, 1, 1), [1] * 4)
 
 
 def _gelu_norm_conv(
@@ -110,13 +159,8 @@ def _gelu_norm_conv(
         (B, C', H, W).
     """
     if (
-        type(norm) is not nn.BatchNorm2d
-        or type(conv) is not nn.Conv2d
-        # Hooks of pruning, of counters and the like want their modules called.
-        or any(
-            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-            for m in (norm, conv)
-        )
+        not is_untouched(norm, nn.BatchNorm2d)
+        or not is_untouched(conv, nn.Conv2d)
         or not norm.affine
         or norm.running_mean is None
         or norm.running_var is None
@@ -136,10 +180,7 @@ def _gelu_norm_conv(
         if norm.momentum is None:
             # Of all batches.
             momentum = 1 / float(norm.num_batches_tracked)
-    weight = conv.weight
-    if shortcut:
-        # One more in the middle of the kernel.
-        weight = weight + F.pad(weight.new_ones(1, 1, 1, 1), [1] * 4)
+    weight = _with_shortcut(conv.weight) if shortcut else conv.weight
     return gelu_norm_conv(
         x,
         norm.weight,

@@ -7,7 +7,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops import attention, pad_to_multiple, partition_patches
-from .linear import Linear
+from .linear import Linear, gelu_after
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
 _ENCODINGS = {'1d': SequencePositionEncoding, '2d': AxialPositionEncoding}
@@ -118,4 +118,4 @@ class PatchEncoder(nn.Module):
         return self.drop(self.proj(out))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
+        return self.drop(self.fc2(self.drop(gelu_after(self.fc1, tokens))))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops import attention, linear, pad_to_multiple, partition_patches
 from .acmix import ConvolutionPath, PathSum
-from .linear import Linear
+from .linear import Linear, gelu_after
 from .position import RelativePositionBias
 
 _MASKED = -100.0  # Swin's
@@ -157,7 +156,7 @@ class SwinACmixBlock(nn.Module):
         """
         x = x.permute(0, 2, 3, 1)
         x = x + self.drop_path(self._mix(self.norm1(x), mask if self.shifted else None))
-        x = x + self.drop_path(self.fc2(F.gelu(self.fc1(self.norm2(x)))))
+        x = x + self.drop_path(self.fc2(gelu_after(self.fc1, self.norm2(x))))
         return x.permute(0, 3, 1, 2)
 
     def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Functions without parameters."""
 
 from .attention import attention, low_rank_biased_attention
+from .conv_gelu import conv_gelu, fuses_gelu
 from .gelu_norm_conv import gelu_norm_conv
 from .linear import linear
 from .local_aggregation import local_aggregation
@@ -12,6 +13,8 @@ from .subsample import subsample
 
 __all__ = [
     'attention',
+    'conv_gelu',
+    'fuses_gelu',
     'gelu_norm_conv',
     'linear',
     'local_aggregation',

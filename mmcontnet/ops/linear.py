@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .conv_gelu import conv_gelu
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """Compute x W^T + b, on a CPU as a 1x1 convolution.
 
     oneDNN's convolution takes between a tenth and two thirds of the time less there than the matrix
@@ -18,6 +20,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x: Tokens, (B, N, C) or (B, H, W, C).
         weight: (C', C).
         bias: (C',).
+        gelu: Whether to apply GELU, see :func:`mmcontnet.ops.conv_gelu`.
 
     Returns:
         (B, N, C') or (B, H, W, C').
@@ -27,7 +30,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or x.dtype not in (torch.float32, torch.bfloat16)
         or torch.compiler.is_compiling()
     ):
-        return F.linear(x, weight, bias)
+        out = F.linear(x, weight, bias)
+        return F.gelu(out) if gelu else out
     tokens = x.unsqueeze(1) if x.dim() == 3 else x
-    out = F.conv2d(tokens.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    conv = conv_gelu if gelu else F.conv2d
+    out = conv(tokens.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
     return out.squeeze(1) if x.dim() == 3 else out

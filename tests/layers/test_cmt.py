@@ -104,21 +104,38 @@ def _average_all_batches(block: CMTBlock) -> CMTBlock:
     return block.train()
 
 
+def _change_nothing(block: CMTBlock) -> CMTBlock:
+    return block
+
+
+@pytest.mark.parametrize(('dtype', 'grad'), [(torch.float64, True), (torch.float32, False)])
 @pytest.mark.parametrize(
-    'change', [_add_hook, _wrap_convolution, _replace_norm, _drop_affine, _average_all_batches]
+    'change',
+    [
+        _change_nothing,
+        _add_hook,
+        _wrap_convolution,
+        _replace_norm,
+        _drop_affine,
+        _average_all_batches,
+    ],
 )
 def test_what_is_put_in_place_of_a_norm_or_a_convolution_is_called(
-    change: Callable[[CMTBlock], CMTBlock],
+    change: Callable[[CMTBlock], CMTBlock], dtype: torch.dtype, grad: bool
 ) -> None:
-    block = CMTBlock(8, 2, 4, 20).double().eval()
+    block = CMTBlock(8, 2, 4, 20).eval()
     _randomize_norms(block)
-    block = change(block)
+    block = change(block).to(dtype)
     plain = deepcopy(block)
-    bias = torch.randn(2, 56, 4, dtype=torch.float64)
-    x = torch.randn(2, 8, 7, 8, dtype=torch.float64)
-    actual, expected = block(x, bias, None), reference(plain, x, bias)
-    torch.testing.assert_close(actual, expected)
-    torch.testing.assert_close(dict(block.named_buffers()), dict(plain.named_buffers()))
+    bias = torch.randn(2, 56, 4, dtype=dtype)
+    x = torch.randn(2, 8, 7, 8, dtype=dtype)
+    with torch.set_grad_enabled(grad):
+        actual, expected = block(x, bias, None), reference(plain, x, bias)
+    tolerances = {} if grad else dict(rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual, expected, **tolerances)
+    torch.testing.assert_close(
+        dict(block.named_buffers()), dict(plain.named_buffers()), **tolerances
+    )
 
 
 @pytest.mark.parametrize('name', ['expand_norm', 'depthwise_norm', 'project'])
@@ -153,11 +170,13 @@ def test_half_precision_rounds_where_the_papers_steps_do(autocast: bool) -> None
 
 
 @pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and counters' way
-def test_exported_programs_hold_the_papers_steps() -> None:
+@pytest.mark.parametrize('grad', [True, False])
+def test_exported_programs_hold_the_papers_steps(grad: bool) -> None:
     ffn = CMTBlock(8, 2, 1, 20).ffn.eval()
     x = torch.randn(1, 8, 5, 6)
-    exported = [str(node.target) for node in torch.export.export(ffn, (x,)).graph.nodes]
-    traced = torch.jit.trace(ffn, x, check_trace=False).inlined_graph
+    with torch.set_grad_enabled(grad):
+        exported = [str(node.target) for node in torch.export.export(ffn, (x,)).graph.nodes]
+        traced = torch.jit.trace(ffn, x, check_trace=False).inlined_graph
     for steps in (exported, [node.kind() for node in traced.nodes()]):
         assert sum('batch_norm' in step for step in steps) == 3
 

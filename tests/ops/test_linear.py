@@ -23,6 +23,16 @@ def test_it_is_the_linear_map_in_values_and_gradients(
     )
 
 
+@pytest.mark.parametrize('shape', [(2, 5, 8), (2, 3, 5, 8), (1, 1, 8)])
+@pytest.mark.parametrize('grad', [True, False])
+def test_gelu_after_it(shape: tuple[int, ...], grad: bool) -> None:
+    x, weight, bias = torch.randn(shape), torch.randn(6, 8), torch.randn(6)
+    with torch.set_grad_enabled(grad):
+        actual = linear(x, weight, bias, gelu=True)
+    assert actual.is_contiguous()
+    torch.testing.assert_close(actual, F.gelu(F.linear(x, weight, bias)), rtol=1e-5, atol=1e-5)
+
+
 def test_strided_tokens_work() -> None:
     x, weight = torch.randn(2, 8, 5).mT, torch.randn(6, 8)
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
