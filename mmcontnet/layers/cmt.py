@@ -15,7 +15,8 @@ from ..ops import (
     low_rank_biased_attention,
     pad_to_multiple,
 )
-from .linear import Linear, is_untouched
+from .gelu import is_untouched
+from .linear import Linear
 
 
 class LightweightAttention(nn.Module):
@@ -100,10 +101,8 @@ class InvertedResidualFFN(nn.Module):
         """(B, C, H, W) -> the same shape."""
         convs = (self.expand, self.depthwise, self.project)
         norms = (self.expand_norm, self.depthwise_norm, self.project_norm)
-        if (
-            fuses_gelu(x, self.expand.weight)
-            and all(is_untouched(conv, nn.Conv2d) for conv in convs)
-            and all(is_untouched(norm, nn.BatchNorm2d) and _is_fixed(norm) for norm in norms)
+        if all(_is_as_built(conv) and fuses_gelu(x, conv.weight) for conv in convs) and all(
+            is_untouched(norm, nn.BatchNorm2d) and _is_fixed(norm) for norm in norms
         ):
             return self._infer(x)
         x = _gelu_norm_conv(self.expand(x), self.expand_norm, self.depthwise, shortcut=True)
@@ -116,7 +115,7 @@ class InvertedResidualFFN(nn.Module):
         # Not in the next kernel: it is this map's padding that is zero.
         torch.addcmul(shift, x, scale, out=x)
         weight = _with_shortcut(self.depthwise.weight)
-        x = conv_gelu(x, weight, self.depthwise.bias, padding=1, groups=len(weight))
+        x = conv_gelu(x, weight, self.depthwise.bias, padding=(1, 1), groups=len(weight))
         scale, shift = _scale_and_shift(self.depthwise_norm)
         weight = self.project.weight.flatten(1)
         bias = weight @ shift
@@ -125,6 +124,17 @@ class InvertedResidualFFN(nn.Module):
         out_scale, out_shift = _scale_and_shift(self.project_norm)
         weight = weight * scale * out_scale[:, None]
         return F.conv2d(x, weight[:, :, None, None], torch.addcmul(out_shift, bias, out_scale))
+
+
+def _is_as_built(conv: nn.Module) -> bool:
+    """Return whether it is a 1x1 convolution, or a depthwise 3x3 one that pads with zeros."""
+    if not is_untouched(conv, nn.Conv2d):
+        return False
+    side, groups = (3, conv.in_channels) if conv.groups > 1 else (1, 1)
+    return conv.padding_mode == 'zeros' and (
+        (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+        == ((side, side), (1, 1), (side // 2, side // 2), (1, 1), groups)
+    )
 
 
 def _is_fixed(norm: nn.BatchNorm2d) -> bool:
@@ -159,8 +169,11 @@ def _gelu_norm_conv(
         (B, C', H, W).
     """
     if (
-        not is_untouched(norm, nn.BatchNorm2d)
-        or not is_untouched(conv, nn.Conv2d)
+        # Compilers fuse the plain form themselves, and exported programs hold known ops only.
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or not is_untouched(norm, nn.BatchNorm2d)
+        or not _is_as_built(conv)
         or not norm.affine
         or norm.running_mean is None
         or norm.running_var is None
@@ -168,9 +181,6 @@ def _gelu_norm_conv(
         or x.dtype not in (torch.float32, torch.float64)
         # Of a single pixel BatchNorm refuses to compute statistics, and says so.
         or x.numel() <= x.shape[1]
-        # Compilers fuse the plain form themselves, and exported programs hold known ops only.
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
     ):
         x = norm(F.gelu(x))
         return conv(x).add_(x) if shortcut else conv(x)

@@ -7,7 +7,8 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops import attention, pad_to_multiple, partition_patches
-from .linear import Linear, gelu_after
+from .gelu import gelu_after
+from .linear import Linear
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
 _ENCODINGS = {'1d': SequencePositionEncoding, '2d': AxialPositionEncoding}

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..ops import attention, linear, pad_to_multiple, partition_patches
 from .acmix import ConvolutionPath, PathSum
-from .linear import Linear, gelu_after
+from .gelu import gelu_after
+from .linear import Linear
 from .position import RelativePositionBias
 
 _MASKED = -100.0  # Swin's

@@ -2,15 +2,20 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import Timer
+
+import torch
 
 from . import launched
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds
+# Forks of a process that has imported what takes ten seconds; they could not use a GPU.
+START_METHOD = 'spawn' if torch.cuda.is_available() else 'forkserver'
 
 
 def launch(
@@ -18,8 +23,7 @@ def launch(
 ) -> subprocess.CompletedProcess:
     """Run tools/COMMAND[0] with this Python in ``cwd``; all output is in ``stdout``.
 
-    Tools in Python are forked from a server that has the imports, which take ten seconds; launchers
-    are started as they are, and start such tools as they are.
+    Launchers, and what they start, are run as they are, other tools by :mod:`launched`.
 
     Args:
         command: File in tools/, and its arguments.
@@ -40,17 +44,21 @@ def launch(
             text=True,
             timeout=LIMIT,
         )
-    with TemporaryDirectory() as folder:
-        output = Path(folder) / 'output'
-        process = multiprocessing.get_context('forkserver').Process(
-            target=launched.work, args=(script, arguments, cwd, environment, output, size)
-        )
-        process.start()
-        process.join(LIMIT)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(command, LIMIT)
-        return subprocess.CompletedProcess(command, process.exitcode, output.read_text())
+    context = multiprocessing.get_context(START_METHOD)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=launched.work, args=(script, arguments, cwd, environment, sender, size)
+    )
+    process.start()
+    sender.close()
+    timer = Timer(LIMIT, os.killpg, (process.pid, signal.SIGKILL))
+    timer.start()
+    # Until the last of its own processes has ended.
+    with os.fdopen(os.dup(receiver.fileno()), encoding='utf-8') as output:
+        stdout = output.read()
+    timer.cancel()
+    process.join()
+    return subprocess.CompletedProcess(command, process.exitcode, stdout)
 
 
 def run(

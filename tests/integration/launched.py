@@ -1,12 +1,16 @@
-"""What a process does that runs a tool and has its imports already."""
+"""What a process does that runs a tool and may have its imports already."""
 
 import atexit
+import multiprocessing
 import os
+import random
 import resource
 import runpy
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -15,16 +19,22 @@ def work(
     arguments: list[str],
     folder: Path,
     environment: dict[str, str],
-    output: Path,
+    output: Connection,
     size: int | None,
 ) -> None:
     """Become the process of ``python SCRIPT ARGUMENTS``; see :func:`cli.launch`."""
-    with output.open('wb') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    os.setsid()
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    # Not as in the process that this is a fork of.
+    multiprocessing.set_start_method(None, force=True)
+    random.seed()
+    np.random.seed()
+    torch.seed()
     if 'OMP_NUM_THREADS' in environment:
         torch.set_num_threads(int(environment['OMP_NUM_THREADS']))
     if size is not None:

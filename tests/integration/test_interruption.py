@@ -96,7 +96,7 @@ def train_two(
             for rank in '01'
         ]
     first, second = (run.result() for run in runs)
-    assert second.returncode == 0, second.stdout
+    assert second.returncode == 0, first.stdout + second.stdout
     return first
 
 

@@ -14,7 +14,7 @@ from mmcontnet.engine import load_config
 from ..backbones.test_contract import FAMILIES
 from ..inprocess import run_tool
 from . import processes
-from .cli import run
+from .cli import START_METHOD, run
 from .configs import write_classifier
 from .data import make_class_folders
 from .test_train_and_test import free_port
@@ -23,7 +23,7 @@ from .test_train_and_test import free_port
 def find(task: Callable, number: int, device: str, folder: Path) -> dict:
     """Return what the first of ``number`` processes finds."""
     arguments = (number, task, device, folder)
-    multiprocessing.start_processes(processes.work, arguments, number, start_method='forkserver')
+    multiprocessing.start_processes(processes.work, arguments, number, start_method=START_METHOD)
     return torch.load(folder / 'found.pt')
 
 

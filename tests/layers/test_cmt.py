@@ -104,6 +104,11 @@ def _average_all_batches(block: CMTBlock) -> CMTBlock:
     return block.train()
 
 
+def _dilate(block: CMTBlock) -> CMTBlock:
+    block.ffn.depthwise = nn.Conv2d(20, 20, 3, padding=2, dilation=2, groups=20)
+    return block
+
+
 def _change_nothing(block: CMTBlock) -> CMTBlock:
     return block
 
@@ -115,12 +120,13 @@ def _change_nothing(block: CMTBlock) -> CMTBlock:
         _change_nothing,
         _add_hook,
         _wrap_convolution,
+        _dilate,
         _replace_norm,
         _drop_affine,
         _average_all_batches,
     ],
 )
-def test_what_is_put_in_place_of_a_norm_or_a_convolution_is_called(
+def test_the_ffn_is_the_papers_whatever_is_put_in_place_of_its_parts(
     change: Callable[[CMTBlock], CMTBlock], dtype: torch.dtype, grad: bool
 ) -> None:
     block = CMTBlock(8, 2, 4, 20).eval()

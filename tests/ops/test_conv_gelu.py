@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcontnet.ops import conv_gelu, fuses_gelu
@@ -25,8 +26,8 @@ def make_inputs(kernel: tuple[int, ...], groups: int, size: tuple[int, int]) -> 
     ('kernel', 'options'),
     [
         ((7, 4, 1, 1), {}),
-        ((6, 1, 3, 3), dict(padding=1, groups=6)),
-        ((8, 3, 3, 3), dict(padding=1, stride=2)),
+        ((6, 1, 3, 3), dict(padding=(1, 1), groups=6)),
+        ((8, 3, 3, 3), dict(padding=(1, 2), stride=(2, 1), dilation=(1, 2))),
     ],
     ids=['pointwise', 'depthwise', 'strided'],
 )
@@ -66,8 +67,9 @@ def test_inference_fuses() -> None:
         lambda: torch.autocast('cpu', torch.bfloat16),
         lambda: torch.backends.mkldnn.flags(enabled=False),
         lambda: FlopCounterMode(display=False),
+        forward_ad.dual_level,
     ],
-    ids=['gradients', 'autocast', 'without oneDNN', 'counting'],
+    ids=['gradients', 'autocast', 'without oneDNN', 'counting', 'dual numbers'],
 )
 def test_the_two_steps_are_taken(setting: Callable[[], AbstractContextManager]) -> None:
     x, weight, _ = make_inputs((7, 4, 1, 1), 1, (5, 6))

@@ -1,7 +1,5 @@
 """From an author's checkpoint, through the command line, to the author's results."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmcontnet.weights import convert_state_dict
+from tests.inprocess import run_tool
 from tests.parity import author_input, author_state_dict, noise, record
 
 ROOT = Path(__file__).parents[2]
@@ -40,15 +39,17 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_converted_checkpoint_computes_what_the_authors_network_does(
-    name: str, config: str, params: int, options: dict, tmp_path: Path
+    name: str,
+    config: str,
+    params: int,
+    options: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = record(name)
     torch.save({'model': author_state_dict(expected['state_dict'])}, tmp_path / 'author.pth')
-    subprocess.run(
-        [sys.executable, ROOT / 'tools/convert_checkpoint.py', 'author.pth', 'ours.pth'],
-        cwd=tmp_path,
-        check=True,
-    )
+    files = (tmp_path / 'author.pth', tmp_path / 'ours.pth')
+    assert run_tool(monkeypatch, 'convert_checkpoint.py', *files) is None
     cfg = Config.fromfile(ROOT / 'configs' / config)
     cfg.model.backbone.update(options)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

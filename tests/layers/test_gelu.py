@@ -1,0 +1,95 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcontnet.layers import gelu_after
+from mmcontnet.layers.linear import Linear
+
+from ..backbones.test_contract import FAMILIES, Family
+
+
+class Twice(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def _hook(layer: nn.Module) -> nn.Module:
+    layer.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    return layer
+
+
+def _replace_forward(layer: nn.Module) -> nn.Module:
+    layer.forward = lambda x: 2 * x
+    return layer
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    'linear': lambda: Linear(8, 6),
+    'without bias': lambda: Linear(8, 6, bias=False),
+    'hooked linear': lambda: _hook(Linear(8, 6)),
+    'convolution': lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1),
+    'dilated': lambda: nn.Conv2d(4, 6, 3, stride=(2, 1), padding=(0, 2), dilation=2, groups=2),
+    'reflecting': lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode='reflect'),
+    'same': lambda: nn.Conv2d(4, 6, 3, padding='same'),
+    'hooked': lambda: _hook(nn.Conv2d(4, 6, 1)),
+    'other forward': lambda: _replace_forward(nn.Conv2d(4, 6, 1)),
+    'subclass': lambda: Twice(4, 6, 1),
+    'other': lambda: nn.Sequential(nn.Conv2d(4, 6, 1), nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize('grad', [True, False])
+@pytest.mark.parametrize('name', LAYERS)
+def test_it_is_gelu_of_the_layer(name: str, grad: bool) -> None:
+    layer, x = LAYERS[name](), torch.randn(2, 4, 7, 8)
+    with torch.set_grad_enabled(grad):
+        actual = gelu_after(layer, x)
+    torch.testing.assert_close(actual, F.gelu(layer(x)), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hooks_of_all_modules_see_the_layer() -> None:
+    layer, seen = nn.Conv2d(4, 6, 1), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        gelu_after(layer, torch.randn(2, 4, 7, 8))
+    finally:
+        hook.remove()
+    assert seen == [layer]
+
+
+@torch.no_grad()
+def test_functions_of_functions_work() -> None:
+    layer, x = Linear(8, 6), torch.randn(2, 5, 8)
+    _, tangent = torch.func.jvp(lambda x: gelu_after(layer, x), (x,), (torch.ones_like(x),))
+    _, expected = torch.func.jvp(lambda x: F.gelu(layer(x)), (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(tangent, expected)
+
+
+@pytest.mark.filterwarnings('ignore:Profiler clears events')
+@pytest.mark.parametrize(
+    'family',
+    [family for family in FAMILIES if family.type in ('CMT', 'ConTNet', 'SwinACmix')],
+    ids=lambda family: family.type,
+)
+def test_inference_of_the_backbones_has_no_gelu_of_its_own_and_equals_that_with_gradients(
+    family: Family,
+) -> None:
+    backbone = family().eval()
+    for norm in backbone.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, std=0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.bias, std=0.1)
+    x = torch.randn(2, 3, 65, 70)
+    expected = backbone(x)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        actual = backbone(x)
+    ops = {event.key for event in profile.key_averages()}
+    assert 'mkldnn::_convolution_pointwise' in ops
+    assert 'aten::gelu' not in ops
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * b.abs().max().item())
