@@ -169,10 +169,7 @@ def _gelu_norm_conv(
         (B, C', H, W).
     """
     if (
-        # Compilers fuse the plain form themselves, and exported programs hold known ops only.
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or not is_untouched(norm, nn.BatchNorm2d)
+        not is_untouched(norm, nn.BatchNorm2d)
         or not _is_as_built(conv)
         or not norm.affine
         or norm.running_mean is None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TypeGuard, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as all_modules
 
 from ..ops import conv_gelu, fuses_gelu, linear
 from .linear import Linear
 
 _Module = TypeVar('_Module', bound=nn.Module)
+_HOOKS = ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks')
 
 
 def gelu_after(layer: nn.Module, x: Tensor) -> Tensor:
@@ -48,15 +50,13 @@ def is_untouched(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
     """Return whether a module of that kind may be computed without being called.
 
     What quantisation, adapters and the like put in its place, or hook onto it, wants to be called.
+    Compilers fuse by themselves, and exported programs hold known ops only.
     """
     return (
-        type(module) is kind
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and type(module) is kind
         and 'forward' not in vars(module)
-        and not _has_any_global_hook()
-        and not (
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or module._backward_hooks
-            or module._backward_pre_hooks
-        )
+        and not any(getattr(module, f'_{name}') for name in _HOOKS)
+        and not any(getattr(all_modules, f'_global_{name}') for name in _HOOKS)
     )
