@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds
 # Forks of a process that has imported what takes ten seconds; they could not use a GPU.
 START_METHOD = 'spawn' if torch.cuda.is_available() else 'forkserver'
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
 
 
 def launch(

@@ -13,9 +13,8 @@ import torch
 
 from mmcontnet.engine import read_checkpoint
 
-from .cli import ROOT, launch
+from .cli import ROOT, free_port, launch
 from .configs import write_narrow, write_narrow_on
-from .test_train_and_test import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,9 @@ from mmcontnet.engine import load_config
 from ..backbones.test_contract import FAMILIES
 from ..inprocess import run_tool
 from . import processes
-from .cli import START_METHOD, run
+from .cli import START_METHOD, free_port, run
 from .configs import write_classifier
 from .data import make_class_folders
-from .test_train_and_test import free_port
 
 
 def find(task: Callable, number: int, device: str, folder: Path) -> dict:

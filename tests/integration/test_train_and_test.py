@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import textwrap
@@ -11,15 +10,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from .cli import ROOT, run
+from .cli import ROOT, free_port, run
 from .configs import write_classifier, write_detector, write_segmenter
 from .data import make_class_folders, make_coco, make_label_maps
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
 
 
 @pytest.fixture
