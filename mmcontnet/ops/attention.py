@@ -52,7 +52,7 @@ def attention(
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Write attention out: PyTorch does so for a bias with a gradient, with more steps between."""
-    logits = q * q.shape[-1] ** -0.5 @ k.mT
+    logits = q @ (k * k.shape[-1] ** -0.5).mT
     logits.unflatten(0, (-1, len(bias) if bias.dim() == 4 else 1)).add_(bias)
     return logits.softmax(dim=-1) @ v
 

@@ -128,8 +128,8 @@ class _GeluNormConv(torch.autograd.Function):
             factor = -scale * rstd * product / count
             constant = -scale * total / count - mean * factor
             grad_active.addcmul_(active, _channels(factor)).add_(_channels(constant))
-        grad_x = torch.ops.aten.gelu_backward(grad_active, x)
-        return grad_x, product, total, None, None, grad_weight, grad_bias, None, None, None
+        torch.ops.aten.gelu_backward(grad_active, x, grad_input=grad_active)
+        return grad_active, product, total, None, None, grad_weight, grad_bias, None, None, None
 
 
 def _channels(x: Tensor) -> Tensor:
@@ -147,13 +147,13 @@ def _sums_inside(grad: Tensor, total: Tensor) -> Tensor:
     Returns:
         (C, 1, 3, 3).
     """
-    channels = len(total)
-    sums = total.view(-1, 1, 1, 1).repeat(1, 1, 3, 3)
-    # PyTorch sums the first dimension of dense rows many times faster than several of a view.
+    # The sums are of copies: of a view, PyTorch's take many times longer.
     grad = grad.permute(2, 3, 0, 1)
-    for end, tap in ((0, 0), (-1, 2)):
-        sums[:, 0, tap] -= grad[end].reshape(-1, channels).sum(0)[:, None]
-        sums[:, 0, :, tap] -= grad[:, end].reshape(-1, channels).sum(0)[:, None]
-        for column, other in ((0, 0), (-1, 2)):
-            sums[:, 0, tap, other] += grad[end, column].sum(0)
-    return sums
+    h, w = (max(side - 1, 1) for side in grad.shape[:2])
+    # First and last, or the only one, which then lies at both ends.
+    rows, columns = grad[::h], grad.transpose(0, 1)[::w]
+    sums = total.repeat(3, 3, 1)
+    sums[::2] -= rows.flatten(1, 2).sum(1)[:, None]
+    sums[:, ::2] -= columns.flatten(1, 2).sum(1)
+    sums[::2, ::2] += rows[:, ::w].sum(2)
+    return sums.permute(2, 0, 1).unsqueeze(1)
