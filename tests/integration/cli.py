@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,9 +21,15 @@ START_METHOD = 'spawn' if torch.cuda.is_available() else 'forkserver'
 
 
 def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
+    """Return a port that no test running beside gets meanwhile.
+
+    Systems give outgoing connections ports from 32768 on, those of gloo's pairs for one.
+    """
+    while True:
+        port = secrets.choice(range(20000, 32768))  # not seeded, as other workers would be alike
+        with socket.socket() as s:
+            if s.connect_ex(('127.0.0.1', port)) != 0:
+                return str(port)
 
 
 def launch(
