@@ -146,6 +146,42 @@ def test_cmt_learns_at_one_rate_and_decays_all_but_norms_biases_and_bias_tables(
         assert rates == pytest.approx((lr, 0 if name in without else decay)), name
 
 
+@pytest.mark.parametrize(
+    ('pattern', 'warm_up', 'drop_path_rate', 'drop_rate'),
+    [
+        ('cmt_ti_8xb128_in1k.py', 20, 0.1, 0.1),
+        ('cmt_xs_8xb128_in1k.py', 20, 0.08, 0.1),
+        ('cmt_s_8xb128_in1k.py', 20, 0.1, 0.1),
+        ('cmt_b_8xb128_in1k.py', 20, 0.25, 0.3),
+        ('cmt_l_8xb128_in1k.py', 20, 0.25, 0.3),
+        ('cmt_s_8xb64_*.py', 5, 0.1, 0.1),
+    ],
+)
+def test_cmt_is_augmented_and_regularised_as_released(
+    pattern: str, warm_up: int, drop_path_rate: float, drop_rate: float
+) -> None:
+    for path in CONFIGS.glob(pattern):
+        cfg = Config.fromfile(path)
+        assert cfg.model.backbone.drop_path_rate == drop_path_rate
+        assert cfg.model.neck.drop_rate == drop_rate
+        assert cfg.model.head.loss.label_smooth_val == 0.1
+        warming, cosine = cfg.param_scheduler
+        assert warming.end == cosine.begin == warm_up
+        mixing = {augment.type: augment.alpha for augment in cfg.model.train_cfg.augments}
+        assert mixing == {'Mixup': 0.8, 'CutMix': 1.0}
+        assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
+        steps = {step.type for step in cfg.train_dataloader.dataset.pipeline}
+        assert steps >= {'RandomResizedCrop', 'RandomFlip', 'RandAugment', 'RandomErasing'}
+        assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
+
+
+@pytest.mark.parametrize('method', ['pspnet_cmt_s_80k_cityscapes', 'upernet_cmt_s_160k_ade20k'])
+def test_segmenters_with_cmt_normalise_over_all_gpus(method: str) -> None:
+    cfg = Config.fromfile(CONFIGS / f'{method}.py')
+    assert cfg.sync_bn == 'torch'
+    assert not cfg.model.backbone.get('norm_eval')
+
+
 @pytest.mark.parametrize('method', ['retinanet', 'mask_rcnn'])
 @pytest.mark.parametrize('schedule', ['1x', '3x_ms'])
 def test_detectors_with_cmt_have_the_rates_of_pvt(method: str, schedule: str) -> None:
@@ -153,9 +189,14 @@ def test_detectors_with_cmt_have_the_rates_of_pvt(method: str, schedule: str) ->
     model, found = settings(cfg)
     assert set(found.values()) == {(1e-4 if method == 'retinanet' else 2e-4, 1e-4)}
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert (
-        cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == (12 if schedule == '1x' else 36)
-    )
+    assert cfg.model.backbone.norm_eval
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    epochs, milestones = (12, [8, 11]) if schedule == '1x' else (36, [27, 33])
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
+    assert cfg.param_scheduler[1].milestones == milestones
+    (resize,) = (step for step in cfg.train_dataloader.dataset.pipeline if 'Resize' in step.type)
+    scale = (1333, 800) if schedule == '1x' else [(1333, 640), (1333, 800)]
+    assert resize.scale == scale
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,22 @@ def check_load_from(cfg: Config, allow_missing: bool) -> None:
 
 
 def check_resume(cfg: Config) -> None:
-    """Check that the checkpoint to go on from has all weights of the model."""
+    """Check that the checkpoint to go on from has all weights of the model, as they are."""
+    weights = read_weights(cfg.load_from)
     if 'backbone' not in cfg.model:
-        read_weights(cfg.load_from)
         return
+    model = build_model(cfg, meta=True)
     try:
-        load_checkpoint(build_model(cfg, meta=True), cfg.load_from)
+        load_checkpoint(model, cfg.load_from)
     except MisfitError as error:
         raise UserError(str(error)) from error  # which no option overrides
+    for name, tensor in model.state_dict().items():
+        # Loading can resize weights, but nothing resizes what the optimizer knows of them.
+        if name in weights and weights[name].shape != tensor.shape:
+            raise UserError(
+                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(weights[name].shape)} '
+                f'there and {tuple(tensor.shape)} here, as for another img_size'
+            )
 
 
 def main() -> None:

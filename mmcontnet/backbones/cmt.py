@@ -20,13 +20,7 @@ from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
 _NUM_HEADS = (1, 2, 4, 8)
 _REDUCTIONS = (8, 4, 2, 1)
 
-#: Table 1 of the paper; ``img_size`` is the size of training (section 4.1).
-#:
-#: L is in no table and was never released. From S to B the paper's scaling (equation 18) multiplies
-#: the depth by 1.2, the width by 1.19 (which is 1.3 to the power of 2/3: the cost grows with the
-#: power 1.5 of the width) and the size by 1.15, rounded. One more such step gives widths of 90 and
-#: 45, depths of 4.3, 4.3, 23.0 and 4.3, and 288 pixels. With 5, 5, 23 and 5 blocks L has 74.89M
-#: parameters and 19.43 G multiply-adds, where table 2 prints 74.7M and 19.5 G.
+#: Table 1 of the paper, and L; ``img_size`` is the size of training (section 4.1).
 ARCHS: dict[str, dict[str, Any]] = {
     'ti': dict(
         stem_channels=16,
@@ -134,6 +128,14 @@ class CMT(HybridBackbone):
 
     Outputs lie at strides 4/8/16/32. Inputs of any size work: the position bias of each stage is
     resized to the map that comes, see :class:`PositionBias`.
+
+    Ti, XS, S and B are the authors'. L is in none of their tables and was never released: it is a
+    choice that fits what table 2 prints. From S to B the paper's scaling (equation 18) multiplies
+    depths by 1.2, widths by 1.19 (1.3 to the power of 2/3, as the cost grows with the power 1.5 of
+    the width) and the size by 1.15. One more such step from B gives widths of 90 and 45 and 288
+    pixels. The depths lie, for two steps from S and for one from B, at 4.3 and 4.8 blocks in three
+    stages and at 23 and 24 in the third. 5, 5, 23 and 5 come closest of these: 74.89M parameters
+    and 19.43 G multiply-adds, where the paper has 74.7M and 19.5 G.
 
     Args:
         arch: ``'ti'``, ``'xs'``, ``'s'``, ``'b'`` or ``'l'``, or a dict with the fields of

@@ -141,12 +141,17 @@ def _load_what_fits(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
     with warnings.catch_warnings():
         # A module on the meta device, which only wants to know.
         warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
-        try:
-            missing = module.load_state_dict(state, strict=False).missing_keys
-        except RuntimeError as error:
-            wrong = set(re.findall(r'size mismatch for (\S+):', str(error)))
+        while True:
             fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
-            missing = module.load_state_dict(fitting, strict=False).missing_keys
+            try:
+                missing = module.load_state_dict(fitting, strict=False).missing_keys
+                break
+            except RuntimeError as error:
+                # Perhaps not all of them: a hook may stop at its own.
+                found = set(re.findall(r'size mismatch for (\S+):', str(error)))
+                if not found:
+                    raise
+                wrong |= found
     wrong.update(missing)
     return [name for name in names if name in wrong], len(names)
 

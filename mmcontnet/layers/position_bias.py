@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -22,7 +23,7 @@ class PositionBias(nn.Module):
     always neighbours in the image.
 
     A checkpoint whose table has another native size is resized when it is loaded, and says so in
-    the log.
+    the log; loading a table of no size at all raises RuntimeError.
 
     Args:
         num_heads: Attention heads.
@@ -66,17 +67,25 @@ class PositionBias(nn.Module):
         if self._cached is not None:
             cached_size, cached_table, bias = self._cached
             # By value, since weights are also changed in ways that leave no trace (`p.data`).
-            same = cached_table.dtype == table.dtype and torch.equal(cached_table, table)
-            if cached_size == size and same:
+            same = (cached_table.dtype, cached_table.device) == (table.dtype, table.device)
+            if cached_size == size and same and torch.equal(cached_table, table):
                 return bias, None
-        rows, columns = self._factors(table, native, size)
-        bias = rows @ columns.mT
+        with torch.autocast(table.device.type, enabled=False):  # or its rounding would be cached
+            rows, columns = self._factors(table, native, size)
+            bias = rows @ columns.mT
         self._cached = size, table.detach().clone(), bias
         return bias, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are without the cache, which is larger than the network."""
+        return {**self.__dict__, '_cached': None}
 
     def _factors(
         self, table: Tensor, native: tuple[int, int], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
+        if size == native:
+            # Exactly: bicubic weights would be rounded.
+            return table, torch.eye(table.shape[2], dtype=table.dtype, device=table.device)
         if self.resize == 'spatial':
             return resize_spatial(table, native, self.reduction, size)
         return resize_matrix(table, (math.prod(size), self._keys(size)))
@@ -100,13 +109,19 @@ class PositionBias(nn.Module):
             side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
             keys = (side // self.reduction) ** 2
             expected = (self.table.shape[0], side**2, keys)
-            if keys and side % self.reduction == 0 and table.shape == expected:
-                rows, columns = self._factors(table, (side, side), (self.side, self.side))
-                state_dict = {**state_dict, key: rows @ columns.mT}
-                print_log(
-                    f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
-                    logger='current',
+            if not keys or side % self.reduction or table.shape != expected:
+                # At once: mmengine would only warn, and leave the bias random.
+                raise RuntimeError(
+                    f'size mismatch for {key}: {tuple(table.shape)} is the table of no square map '
+                    f'with {self.table.shape[0]} heads and {self.reduction} x {self.reduction} '
+                    f'pixels to a key; here it is {tuple(self.table.shape)}'
                 )
+            rows, columns = self._factors(table, (side, side), (self.side, self.side))
+            state_dict = {**state_dict, key: rows @ columns.mT}
+            print_log(
+                f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
+                logger='current',
+            )
         super()._load_from_state_dict(
             state_dict,
             prefix,

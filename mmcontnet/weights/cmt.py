@@ -43,7 +43,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
     """Rename the tensors, and tell arch and image size from their shapes.
 
     Raises:
-        CheckpointError: If no arch of ours has these widths and depths.
+        CheckpointError: If no arch of ours has these widths and depths, or the first position bias
+            belongs to no image.
     """
     converted = Tensors()
     depths = [0, 0, 0, 0]
@@ -61,7 +62,13 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
         converted[f'backbone.{key}'] = value
 
     table = converted['backbone.stages.0.position_bias.table']
-    img_size = 4 * math.isqrt(table.shape[1]) if table.dim() == 3 else 0
+    side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
+    if side % 8 or table.shape != (1, side**2, (side // 8) ** 2):
+        raise CheckpointError(
+            f'relative_pos_a has shape {tuple(table.shape)} instead of (1, N, N / 64), where N are '
+            'the pixels of a square map'
+        )
+    img_size = 4 * side
     local = converted.get('backbone.stages.0.blocks.0.local.weight')
     width = None if local is None else len(local)
     for arch, fields in ARCHS.items():

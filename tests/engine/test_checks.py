@@ -119,9 +119,20 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
     cfg = pretrained(tmp_path / 'cmt.pth')
     cfg.model.backbone.update(type='CMT', arch=small.CMT, img_size=96)
     check_model(cfg)
-    del state['backbone.stages.1.position_bias.table']
+    tables = [f'backbone.stages.{stage}.position_bias.table' for stage in (1, 2)]
+    for i, table in enumerate(tables):
+        state[table] = state[table][:, :-1]
+        torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
+        message = rf'{i + 1} of \d+ tensors .*stages\.1\.position_bias\.table'
+        with pytest.raises(UserError, match=message):
+            check_model(cfg)
+    # Nor do they start at random where nobody checks.
+    with pytest.raises(RuntimeError, match=r'size mismatch for stages\.1\.position_bias\.table'):
+        CMT(small.CMT, init_cfg=cfg.model.backbone.init_cfg).init_weights()
+    for table in tables:
+        del state[table]
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
-    with pytest.raises(UserError, match=r'1 of \d+ tensors .*stages\.1\.position_bias\.table'):
+    with pytest.raises(UserError, match=r'2 of \d+ tensors .*stages\.1\.position_bias\.table'):
         check_model(cfg)
 
 

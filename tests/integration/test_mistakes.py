@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmcontnet.analysis.networks import build_model
+from mmcontnet.engine import load_config
+
 from .cli import ROOT, run
 from .configs import write_detector
 from .data import make_coco
@@ -94,3 +97,15 @@ def test_launchers_explain_themselves(tmp_path: Path) -> None:
         'GPUS must be a positive number'
         in run('dist_train.sh', RETINANET, 'all', cwd=tmp_path, ok=False).stdout
     )
+
+
+def test_a_training_at_another_image_size_is_not_resumed(tmp_path: Path) -> None:
+    config = ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py'
+    content = dict(meta=dict(epoch=0, iter=5, seed=7), message_hub={}, optimizer={})
+    model = build_model(load_config(str(config)))
+    torch.save({**content, 'state_dict': model.state_dict()}, tmp_path / 'iter_5.pth')
+    size = ('--cfg-options', 'model.backbone.img_size=96')
+    output = run('train.py', config, '--resume', 'iter_5.pth', *size, cwd=tmp_path, ok=False).stdout
+    line = output.splitlines()[-1]  # after those of the log that name what was resized
+    assert "cannot resume from 'iter_5.pth': backbone.stages.0.position_bias.table is" in line
+    assert line.endswith('(1, 3136, 49) there and (1, 576, 9) here, as for another img_size')

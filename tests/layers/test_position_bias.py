@@ -1,4 +1,6 @@
 import math
+import pickle
+from copy import deepcopy
 
 import pytest
 import torch
@@ -31,6 +33,15 @@ def test_at_the_native_size_the_bias_is_used_as_it_is(resize: str, grad: bool) -
     bias = PositionBias(2, 8, 4, resize)
     with torch.set_grad_enabled(grad):
         assert torch.equal(whole(bias, (8, 8)), bias.table)
+
+
+@pytest.mark.parametrize('resize', ['spatial', 'matrix'])
+@pytest.mark.parametrize('side', [40, 48, 56, 64, 72])
+def test_so_are_its_factors(side: int, resize: str) -> None:
+    """CUDA gets these, whose native sizes are those of Ti to L; bicubic weights are inexact."""
+    bias = PositionBias(1, side, 8, resize)
+    rows, columns = bias._factors(bias.table, (side, side), (side, side))
+    assert torch.equal(rows @ columns.mT, bias.table)
 
 
 @pytest.mark.parametrize('stage', range(4))
@@ -89,6 +100,7 @@ def change_by_step(bias: PositionBias) -> None:
 CHANGES = {
     'step': change_by_step,
     'load': lambda bias: bias.load_state_dict({'table': torch.randn(2, 64, 4)}),
+    'assign': lambda bias: bias.load_state_dict({'table': torch.ones(2, 64, 4)}, assign=True),
     # Nothing that torch counts changes: averaged weights are swapped in like this.
     'data': lambda bias: bias.table.data.copy_(torch.randn(2, 64, 4)),
     'to': lambda bias: bias.to(torch.float64),
@@ -114,6 +126,30 @@ def test_inference_never_sees_a_stale_bias(change: str) -> None:
         assert torch.equal(whole(bias, (6, 5)), whole(fresh, (6, 5)))
 
 
+@pytest.mark.parametrize('first', [True, False])
+def test_autocast_leaves_and_finds_the_bias_of_full_precision(first: bool) -> None:
+    bias = PositionBias(2, 8, 4)
+    expected = deepcopy(bias)
+    with torch.no_grad():
+        for enabled in (first, not first):
+            with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+                actual = whole(bias, (5, 6))
+            assert torch.equal(actual, whole(expected, (5, 6)))
+
+
+def test_copies_and_pickles_are_without_the_cached_bias() -> None:
+    bias = PositionBias(2, 8, 4)
+    empty = len(pickle.dumps(bias))
+    with torch.no_grad():
+        cached = whole(bias, (50, 60))
+    assert len(pickle.dumps(bias)) == empty
+    copied = deepcopy(bias)
+    assert copied._cached is None
+    with torch.no_grad():
+        assert torch.equal(whole(copied, (50, 60)), cached)
+        assert whole(bias, (50, 60)) is cached
+
+
 @pytest.mark.parametrize(('native', 'target'), [(8, 16), (16, 8)])
 def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
     native: int, target: int, monkeypatch: pytest.MonkeyPatch
@@ -130,8 +166,10 @@ def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
     assert logged == [f'table resized from a map of {native} x {native} to {target} x {target}']
 
 
+@pytest.mark.parametrize('strict', [True, False])
 @pytest.mark.parametrize('shape', [(2, 63, 4), (2, 144, 4), (3, 144, 9), (2, 64), (2, 36, 2)])
-def test_a_table_that_no_map_has_is_refused(shape: tuple[int, ...]) -> None:
+def test_a_table_that_no_map_has_is_refused(shape: tuple[int, ...], strict: bool) -> None:
     bias = PositionBias(2, 8, 4)
-    with pytest.raises(RuntimeError, match='size mismatch for table'):
-        bias.load_state_dict({'table': torch.zeros(shape)})
+    message = r'size mismatch for table: .* of no square map with 2 heads and 4 x 4 pixels'
+    with pytest.raises(RuntimeError, match=message):
+        bias.load_state_dict({'table': torch.zeros(shape)}, strict=strict)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmcontnet.ops import attention
+from mmcontnet.ops import attention, low_rank_biased_attention
 
 
 @pytest.mark.parametrize('bias_shape', [None, (2, 5, 5), (3, 2, 5, 5)], ids=str)
@@ -35,3 +35,25 @@ def test_the_bias_may_be_wider_than_the_queries(dtype: torch.dtype) -> None:
     out = attention(q, k, v, torch.randn(2, 5, 5))
     assert out.dtype == dtype
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_bias_in_factors_is_their_product_in_values_and_gradients(dtype: torch.dtype) -> None:
+    """Half precision is compared with the reference in fp32, of the same rounded inputs."""
+    shapes = [(3, 2, 20, 8), (3, 2, 6, 8), (3, 2, 6, 8), (2, 20, 5), (6, 5)]
+    inputs = [torch.randn(shape).to(dtype).requires_grad_(i < 4) for i, shape in enumerate(shapes)]
+    actual = low_rank_biased_attention(*inputs)
+    assert actual.dtype == dtype
+    precise = torch.float64 if dtype is torch.float64 else torch.float32
+    q, k, v, rows, columns = (x.to(precise) for x in inputs)
+    expected = torch.softmax(q @ k.mT / 8**0.5 + rows @ columns.mT, dim=-1) @ v
+    seed = torch.randn_like(expected)
+    results = [
+        (out, *torch.autograd.grad(out, inputs[:4], seed.to(out.dtype)))
+        for out in (actual, expected)
+    ]
+    # Sums of rounded terms: by the largest value.
+    eps = (4 if dtype.itemsize == 2 else 16) * torch.finfo(dtype).eps
+    for ours, theirs in zip(*results, strict=True):
+        atol = eps * float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours.to(precise), theirs.to(precise), rtol=0, atol=atol)
