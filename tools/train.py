@@ -87,12 +87,14 @@ def check_resume(cfg: Config) -> None:
         load_checkpoint(model, cfg.load_from)
     except MisfitError as error:
         raise UserError(str(error)) from error  # which no option overrides
-    for name, tensor in model.state_dict().items():
+    here = model.state_dict()
+    for name, tensor in weights.items():
+        name = name.removeprefix('module.')
         # Loading can resize weights, but nothing resizes what the optimizer knows of them.
-        if name in weights and weights[name].shape != tensor.shape:
+        if name in here and tensor.shape != here[name].shape:
             raise UserError(
-                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(weights[name].shape)} '
-                f'there and {tuple(tensor.shape)} here, as for another img_size'
+                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(tensor.shape)} there and '
+                f'{tuple(here[name].shape)} here, as for another img_size'
             )
 
 

@@ -132,10 +132,10 @@ class CMT(HybridBackbone):
     Ti, XS, S and B are the authors'. L is in none of their tables and was never released: it is a
     choice that fits what table 2 prints. From S to B the paper's scaling (equation 18) multiplies
     depths by 1.2, widths by 1.19 (1.3 to the power of 2/3, as the cost grows with the power 1.5 of
-    the width) and the size by 1.15. One more such step from B gives widths of 90 and 45 and 288
-    pixels. The depths lie, for two steps from S and for one from B, at 4.3 and 4.8 blocks in three
-    stages and at 23 and 24 in the third. 5, 5, 23 and 5 come closest of these: 74.89M parameters
-    and 19.43 G multiply-adds, where the paper has 74.7M and 19.5 G.
+    the width) and the size by 1.15, rounded. One more such step from B gives widths of 90 and 45;
+    288 pixels are the paper's. The depths lie, for two steps from S and for one from B, at 4.3 and
+    4.8 blocks in three stages and at 23 and 24 in the third. 5, 5, 23 and 5 come closest of these:
+    74.89M parameters and 19.43 G multiply-adds, where the paper has 74.7M and 19.5 G.
 
     Args:
         arch: ``'ti'``, ``'xs'``, ``'s'``, ``'b'`` or ``'l'``, or a dict with the fields of

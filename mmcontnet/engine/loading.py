@@ -138,20 +138,29 @@ def _load_what_fits(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
     # Old checkpoints lack these counters, and BatchNorm does without.
     names = [name for name in module.state_dict() if not name.endswith('num_batches_tracked')]
     wrong: set[str] = set()
+    missing: list[str] = []
+    # Also where loading then raises.
+    hook = module.register_load_state_dict_post_hook(
+        lambda _, incompatible: missing.extend(incompatible.missing_keys)
+    )
     with warnings.catch_warnings():
         # A module on the meta device, which only wants to know.
         warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
         while True:
             fitting = {name: tensor for name, tensor in state.items() if name not in wrong}
+            missing.clear()
             try:
-                missing = module.load_state_dict(fitting, strict=False).missing_keys
+                module.load_state_dict(fitting, strict=False)
                 break
             except RuntimeError as error:
-                # Perhaps not all of them: a hook may stop at its own.
                 found = set(re.findall(r'size mismatch for (\S+):', str(error)))
                 if not found:
                     raise
                 wrong |= found
+                # Another hook may have stopped at the first of them, or have renamed them all.
+                if not found & fitting.keys():
+                    break
+    hook.remove()
     wrong.update(missing)
     return [name for name in names if name in wrong], len(names)
 

@@ -23,7 +23,7 @@ class PositionBias(nn.Module):
     always neighbours in the image.
 
     A checkpoint whose table has another native size is resized when it is loaded, and says so in
-    the log; loading a table of no size at all raises RuntimeError.
+    the log; loading a table that belongs to no square map raises RuntimeError.
 
     Args:
         num_heads: Attention heads.

@@ -149,11 +149,12 @@ def _sums_inside(grad: Tensor, total: Tensor) -> Tensor:
     """
     # The sums are of copies: of a view, PyTorch's take many times longer.
     grad = grad.permute(2, 3, 0, 1)
-    h, w = (max(side - 1, 1) for side in grad.shape[:2])
-    # First and last, or the only one, which then lies at both ends.
-    rows, columns = grad[::h], grad.transpose(0, 1)[::w]
+    # The only row or column lies at both ends.
+    rows = torch.stack((grad[0], grad[-1]))
+    columns = torch.stack((grad[:, 0], grad[:, -1]))
+    corners = torch.stack((rows[:, 0], rows[:, -1]), dim=1)
     sums = total.repeat(3, 3, 1)
     sums[::2] -= rows.flatten(1, 2).sum(1)[:, None]
     sums[:, ::2] -= columns.flatten(1, 2).sum(1)
-    sums[::2, ::2] += rows[:, ::w].sum(2)
+    sums[::2, ::2] += corners.sum(2)
     return sums.permute(2, 0, 1).unsqueeze(1)

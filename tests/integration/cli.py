@@ -21,7 +21,7 @@ START_METHOD = 'spawn' if torch.cuda.is_available() else 'forkserver'
 
 
 def free_port() -> str:
-    """Return a port that no test running beside gets meanwhile.
+    """Return a port that hardly any test running beside gets meanwhile.
 
     Systems give outgoing connections ports from 32768 on, those of gloo's pairs for one.
     """

@@ -68,6 +68,7 @@ def test_arch_and_image_size_are_recognised_and_fit(arch: str, img_size: int | N
     ('name', 'shape', 'message'),
     [
         ('a', (1, 3025, 49), r'relative_pos_a has shape \(1, 3025, 49\) instead of \(1, N, N / 64'),
+        ('a', (1, 3025, 36), 'relative_pos_a has shape'),
         ('a', (1, 3136, 48), 'relative_pos_a has shape'),
         ('a', (3136, 49), 'relative_pos_a has shape'),
         ('b', (2, 784, 48), r'stages\.1\.position_bias\.table: \(2, 784, 48\) instead of'),
