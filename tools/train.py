@@ -20,6 +20,7 @@ from mmcontnet.engine import (
     is_first_process,
     load_checkpoint,
     load_config,
+    load_weights,
     parse_run_args,
     prepare_resume,
     process_group,
@@ -79,22 +80,22 @@ def check_load_from(cfg: Config, allow_missing: bool) -> None:
 
 def check_resume(cfg: Config) -> None:
     """Check that the checkpoint to go on from has all weights of the model, as they are."""
-    weights = read_weights(cfg.load_from)
+    weights = {
+        name.removeprefix('module.'): tensor for name, tensor in read_weights(cfg.load_from).items()
+    }
     if 'backbone' not in cfg.model:
         return
     model = build_model(cfg, meta=True)
     try:
-        load_checkpoint(model, cfg.load_from)
+        load_weights(model, weights, f'checkpoint {cfg.load_from!r}')
     except MisfitError as error:
         raise UserError(str(error)) from error  # which no option overrides
-    here = model.state_dict()
-    for name, tensor in weights.items():
-        name = name.removeprefix('module.')
+    for name, tensor in model.state_dict().items():
         # Loading can resize weights, but nothing resizes what the optimizer knows of them.
-        if name in here and tensor.shape != here[name].shape:
+        if name in weights and weights[name].shape != tensor.shape:
             raise UserError(
-                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(tensor.shape)} there and '
-                f'{tuple(here[name].shape)} here, as for another img_size'
+                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(weights[name].shape)} '
+                f'there and {tuple(tensor.shape)} here, as for another img_size'
             )
 
 

@@ -5,7 +5,7 @@ from .checks import check_data, check_model
 from .config import UserError, load_config
 from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
-from .loading import BACKBONE, MisfitError, load_checkpoint, read_weights
+from .loading import BACKBONE, MisfitError, load_checkpoint, load_weights, read_weights
 from .resume import prepare_resume
 from .run import build_runner, errors_in_a_line, parse_run_args
 
@@ -21,6 +21,7 @@ __all__ = [
     'is_first_process',
     'load_checkpoint',
     'load_config',
+    'load_weights',
     'parse_run_args',
     'prepare_resume',
     'process_group',

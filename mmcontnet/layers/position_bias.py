@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,24 @@ from torch import Tensor, nn
 from ..ops import resize_matrix, resize_spatial
 
 BIAS_RESIZES = ('spatial', 'matrix')
+
+
+def native_side(shape: Sequence[int], num_heads: int, reduction: int) -> int:
+    """Return the side of the square map that a position bias of this shape is for.
+
+    Args:
+        shape: Of the table, (heads, N, M) if it is one.
+        num_heads: Attention heads.
+        reduction: Side of the square of pixels to a key.
+
+    Returns:
+        Side in pixels; 0 if there is no such map.
+    """
+    side = math.isqrt(shape[1]) if len(shape) == 3 else 0
+    fits = side % reduction == 0 and (
+        tuple(shape) == (num_heads, side**2, (side // reduction) ** 2)
+    )
+    return side if fits else 0
 
 
 class PositionBias(nn.Module):
@@ -106,14 +125,12 @@ class PositionBias(nn.Module):
         key = f'{prefix}table'
         table = state_dict.get(key)
         if table is not None and table.shape != self.table.shape:
-            side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
-            keys = (side // self.reduction) ** 2
-            expected = (self.table.shape[0], side**2, keys)
-            if not keys or side % self.reduction or table.shape != expected:
+            side = native_side(table.shape, len(self.table), self.reduction)
+            if not side:
                 # At once: mmengine would only warn, and leave the bias random.
                 raise RuntimeError(
                     f'size mismatch for {key}: {tuple(table.shape)} is the table of no square map '
-                    f'with {self.table.shape[0]} heads and {self.reduction} x {self.reduction} '
+                    f'with {len(self.table)} heads and {self.reduction} x {self.reduction} '
                     f'pixels to a key; here it is {tuple(self.table.shape)}'
                 )
             rows, columns = self._factors(table, (side, side), (self.side, self.side))

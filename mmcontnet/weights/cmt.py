@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.cmt import ARCHS
+from ..layers.position_bias import native_side
 from .family import CheckpointError, Converted, Tensors
 
 NAME = 'CMT'
@@ -62,8 +62,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> Converted:
         converted[f'backbone.{key}'] = value
 
     table = converted['backbone.stages.0.position_bias.table']
-    side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
-    if side % 8 or table.shape != (1, side**2, (side // 8) ** 2):
+    side = native_side(table.shape, num_heads=1, reduction=8)
+    if not side:
         raise CheckpointError(
             f'relative_pos_a has shape {tuple(table.shape)} instead of (1, N, N / 64), where N are '
             'the pixels of a square map'

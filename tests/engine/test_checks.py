@@ -17,9 +17,9 @@ from mmcontnet.engine import (
     check_data,
     check_model,
     load_config,
+    load_weights,
     read_weights,
 )
-from mmcontnet.engine.loading import load_weights
 
 from ..backbones import small
 
