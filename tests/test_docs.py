@@ -13,7 +13,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS
 
-from mmcontnet.analysis.complexity import Cost, complexity, read_figures
+from mmcontnet.analysis.complexity import Cost, complexity
+from mmcontnet.analysis.results import read_figures
 from mmcontnet.engine import load_config
 
 ROOT = Path(__file__).parents[1]

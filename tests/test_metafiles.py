@@ -8,8 +8,8 @@ import pytest
 from modelindex.load_model_index import load
 from modelindex.models.Model import Model
 
-from mmcontnet.analysis.complexity import read_figures
 from mmcontnet.analysis.networks import build_model
+from mmcontnet.analysis.results import read_figures
 from mmcontnet.engine import load_config
 
 ROOT = Path(__file__).parents[1]

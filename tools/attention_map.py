@@ -22,7 +22,8 @@ from mmcontnet.analysis.report import (
     replacing,
     write_json,
 )
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:

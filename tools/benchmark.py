@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
     from mmcontnet.analysis.benchmark import MAX_UNCERTAINTY, Settings, benchmark
     from mmcontnet.analysis.report import markdown_table, write_json
-    from mmcontnet.engine import UserError
+    from mmcontnet.errors import UserError
 
     MMLogger.get_current_instance().setLevel('ERROR')  # it tells of every change of scope
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')

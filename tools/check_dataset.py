@@ -14,7 +14,8 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmcontnet.analysis.report import write_json
-from mmcontnet.engine import UserError, check_data, find_faults, load_config, report_faults
+from mmcontnet.engine import check_data, find_faults, load_config, report_faults
+from mmcontnet.errors import UserError
 
 SPLITS = ['train', 'val', 'test']
 

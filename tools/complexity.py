@@ -18,10 +18,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmcontnet.analysis.complexity import Cost, complexity, default_shape, read_figures
+from mmcontnet.analysis.complexity import Cost, complexity, default_shape
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.report import markdown_table, write_json
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.analysis.results import read_figures
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 

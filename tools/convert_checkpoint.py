@@ -13,7 +13,8 @@ in a detector's backbone, or as load_from of a classification config.
 import argparse
 import sys
 
-from mmcontnet.weights import CheckpointError, convert_checkpoint
+from mmcontnet.errors import CheckpointError
+from mmcontnet.weights import convert_checkpoint
 
 
 def main() -> None:

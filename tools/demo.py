@@ -17,7 +17,8 @@ from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
 from mmcontnet.analysis.report import check_out, markdown_table, replacing, write_json
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,7 +16,8 @@ from mmengine.logging import MMLogger
 from mmcontnet.analysis.export import export_onnx
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.report import markdown_table, write_json
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:

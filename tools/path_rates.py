@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmcontnet.analysis.path_rates import plot_path_rates, read_path_rates
 from mmcontnet.analysis.report import PICTURES, check_out, markdown_table, write_json
-from mmcontnet.engine import UserError
+from mmcontnet.errors import UserError
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmcontnet.analysis.curves import plot_curves
 from mmcontnet.analysis.report import PICTURES, check_out
-from mmcontnet.engine import UserError
+from mmcontnet.errors import UserError
 
 
 def main() -> None:

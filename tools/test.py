@@ -10,8 +10,6 @@ from mmengine.evaluator import DumpResults
 
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
-    MisfitError,
-    UserError,
     build_runner,
     check_data,
     check_model,
@@ -23,6 +21,7 @@ from mmcontnet.engine import (
     process_group,
     read_weights,
 )
+from mmcontnet.errors import UserError, WeightMismatchError
 
 
 def parse_args() -> argparse.Namespace:
@@ -135,7 +134,9 @@ def main() -> None:
         if args.tta:
             use_tta(cfg)
     except UserError as error:
-        advice = '; --allow-missing tests nevertheless' if isinstance(error, MisfitError) else ''
+        advice = (
+            '; --allow-missing tests nevertheless' if isinstance(error, WeightMismatchError) else ''
+        )
         # Of many processes one says it.
         sys.exit(f'test.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:

@@ -10,8 +10,6 @@ from mmengine.config import Config
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
     BACKBONE,
-    MisfitError,
-    UserError,
     build_runner,
     check_data,
     check_model,
@@ -27,6 +25,7 @@ from mmcontnet.engine import (
     read_weights,
     report_faults,
 )
+from mmcontnet.errors import UserError, WeightMismatchError
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,7 +87,7 @@ def check_resume(cfg: Config) -> None:
     model = build_model(cfg, meta=True)
     try:
         load_weights(model, weights, f'checkpoint {cfg.load_from!r}')
-    except MisfitError as error:
+    except WeightMismatchError as error:
         raise UserError(str(error)) from error  # which no option overrides
     for name, tensor in model.state_dict().items():
         # Loading can resize weights, but nothing resizes what the optimizer knows of them.
@@ -137,7 +136,11 @@ def main() -> None:
             if errors := report_faults(find_faults(cfg, parts, workers)):
                 raise UserError(f'--check-data: faults in the data: {errors}')
     except UserError as error:
-        advice = '; --allow-missing trains nevertheless' if isinstance(error, MisfitError) else ''
+        advice = (
+            '; --allow-missing trains nevertheless'
+            if isinstance(error, WeightMismatchError)
+            else ''
+        )
         # Of many processes one says it.
         sys.exit(f'train.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:

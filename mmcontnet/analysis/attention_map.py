@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor, nn
 
-from ..engine import UserError
+from ..errors import UserError
 from ..layers import LightweightAttention, PatchEncoder
 from ..ops import pad_to_multiple, partition_patches
 

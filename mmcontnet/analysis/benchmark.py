@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..engine import UserError
+from ..errors import UserError
 from .complexity import Cost, count
 from .networks import build_network
 

@@ -14,7 +14,6 @@ implementation, and states its cost beside it::
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, fields
@@ -32,8 +31,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from ..engine import UserError
+from ..errors import UserError
 from .networks import build_model
+from .results import read_figures
 
 # How OpenMMLab's backbones name their stages, counted from 0 or from 1, and the norms and the
 # downsampling that some keep beside them (ConvNeXt's downsample_layers.0 is its stem).
@@ -76,17 +76,6 @@ class Complexity:
         """The sum of all parts."""
         parts = self.parts.values()
         return Cost(*(sum(getattr(part, f.name) for part in parts) for f in fields(Cost)))
-
-
-def read_figures() -> dict[str, dict[str, Any]]:
-    """Read the figures of this project's configs: ours, and the papers' with their source table.
-
-    Returns:
-        By file name in ``configs/``: ``shape`` (height and width in pixels), ``ours`` (the fields
-        of :class:`Cost`), and ``paper`` (``parameters`` and ``multiply_adds`` as printed, and their
-        ``source``) where a paper prints any.
-    """
-    return json.loads(Path(__file__).with_name('figures.json').read_text())
 
 
 def default_shape(cfg: Config) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from ..engine import UserError, load_checkpoint
+from ..engine import load_checkpoint
+from ..errors import UserError
 from .inspection import input_normalisation
 from .networks import build_model
 from .report import replacing

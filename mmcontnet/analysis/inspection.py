@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..engine import UserError, load_checkpoint
+from ..engine import load_checkpoint
+from ..errors import UserError
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 

@@ -12,7 +12,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from ..engine import UserError, load_config
+from ..engine import load_config
+from ..errors import UserError
 
 #: How the tools' help says what a network may be named by.
 NETWORK_HELP = (

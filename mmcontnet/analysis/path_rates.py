@@ -10,7 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..engine import UserError, read_weights
+from ..engine import read_weights
+from ..errors import UserError
 from .report import replacing
 
 # The authors' names, and ours.

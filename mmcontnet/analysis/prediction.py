@@ -12,7 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from ..engine import UserError, load_checkpoint
+from ..engine import load_checkpoint
+from ..errors import UserError
 from .networks import build_model
 
 #: How many classes of a classifier's scores are told.

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 
-from ..engine import UserError
+from ..errors import UserError
 
 #: What matplotlib can write.
 PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))

@@ -2,17 +2,15 @@
 
 from .checkpoints import read_checkpoint
 from .checks import check_data, check_model
-from .config import UserError, load_config
+from .config import load_config
 from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
-from .loading import BACKBONE, MisfitError, load_checkpoint, load_weights, read_weights
+from .loading import BACKBONE, load_checkpoint, load_weights, read_weights
 from .resume import prepare_resume
 from .run import build_runner, errors_in_a_line, parse_run_args
 
 __all__ = [
     'BACKBONE',
-    'MisfitError',
-    'UserError',
     'build_runner',
     'check_data',
     'check_model',

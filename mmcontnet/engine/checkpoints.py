@@ -24,8 +24,8 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from numpy._core import multiarray
 
+from ..errors import UserError
 from ..weights.tensors import CfgNode, reason_of
-from .config import UserError
 
 #: Functions that mmengine's objects keep among their values, and pickle by getattr.
 _METHODS = {

@@ -13,9 +13,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbones.base import HybridBackbone
+from ..errors import UserError, WeightMismatchError
 from .checkpoints import read_checkpoint
-from .config import UserError
-from .loading import HALF, MisfitError, load_weights, read_weights
+from .loading import HALF, load_weights, read_weights
 
 
 def check_model(cfg: Config, allow_missing: bool = False) -> None:
@@ -33,7 +33,7 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
     Raises:
         UserError: For an unknown type or argument, a value that the backbone refuses, or pretrained
             weights that are missing.
-        MisfitError: For pretrained weights that do not fit.
+        WeightMismatchError: For pretrained weights that do not fit.
     """
     config = (cfg.get('model') or {}).get('backbone')
     if config is None:
@@ -63,7 +63,7 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
         if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
             try:
                 _check_pretrained(backbone, init['checkpoint'], init.get('prefix') or '')
-            except MisfitError:
+            except WeightMismatchError:
                 if not allow_missing:
                     raise
 
@@ -102,9 +102,9 @@ def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
     source = f'checkpoint {checkpoint!r} with prefix {prefix!r} (model.backbone.init_cfg)'
     try:
         load_weights(backbone, found, source, '' if ours else HALF)
-    except MisfitError as error:
+    except WeightMismatchError as error:
         advice = '; was the file made by tools/convert_checkpoint.py, for this arch?'
-        raise MisfitError(f'{error}{advice if ours else ""}') from error
+        raise WeightMismatchError(f'{error}{advice if ours else ""}') from error
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:

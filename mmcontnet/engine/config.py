@@ -13,9 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-
-class UserError(Exception):
-    """A mistake that one line explains; command lines print it and exit with 1."""
+from ..errors import UserError
 
 
 def find_config(name: str) -> str:

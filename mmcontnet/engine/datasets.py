@@ -22,8 +22,8 @@ from mmengine.fileio import load
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import UserError
 from .checks import _leaf_datasets
-from .config import UserError
 
 _NUMBER = (int, float)
 _ID = (int, float, str)

@@ -9,18 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..errors import UserError, WeightMismatchError
 from ..weights.tensors import find_fault, not_finite
 from .checkpoints import read_checkpoint
-from .config import UserError
 
 #: For ``needed``: no name in particular.
 HALF = r'(?!)'
 #: For ``needed``: the backbone. Other parts depend on the classes, and are told only.
 BACKBONE = r'(^|\.)backbone\.'
-
-
-class MisfitError(UserError):
-    """Weights that can be read, but leave more of a model random than expected, or break it."""
 
 
 def read_weights(checkpoint: str, entries: Sequence[str] = ('state_dict',)) -> dict[str, Tensor]:
@@ -100,8 +96,8 @@ def load_weights(
         Names of the tensors that stay as they were: what is neither there nor needed.
 
     Raises:
-        MisfitError: If a tensor that is needed is missing or of another shape, or most are, if the
-            weights are those of a deeper network, or if they hold NaN or infinity.
+        WeightMismatchError: If a tensor that is needed is missing or of another shape, or most
+            are, if the weights are those of a deeper network, or if they hold NaN or infinity.
     """
     wrong, number = _load_what_fits(module, weights)
     _check_depth(module, weights, source)
@@ -110,7 +106,7 @@ def load_weights(
         lacking = wrong
     if lacking:
         some = ', '.join(lacking[:3]) + (', ...' if len(lacking) > 3 else '')
-        raise MisfitError(
+        raise WeightMismatchError(
             f'{source} does not fit: {len(lacking)} of {number} tensors of '
             f'{type(module).__name__} are missing or of another shape ({some})'
         )
@@ -118,7 +114,7 @@ def load_weights(
     learnt = {name for name, _ in module.named_parameters()}
     learnt |= {name for name, _ in module.named_buffers() if 'running_' in name}
     if names := not_finite((name, weights[name]) for name in sorted(learnt & weights.keys())):
-        raise MisfitError(
+        raise WeightMismatchError(
             f'{source} holds NaN or infinity in {len(names)} tensors ({names[0]}), as a training '
             'that diverged leaves it; take an earlier one'
         )
@@ -175,7 +171,7 @@ def _check_depth(module: nn.Module, names: Iterable[str], source: str) -> None:
         source: What holds them, for the message.
 
     Raises:
-        MisfitError: If a stage has more blocks there.
+        WeightMismatchError: If a stage has more blocks there.
     """
     for name in names:
         block = re.match(r'((?:.+\.)?stages\.\d+(?:\.blocks)?)\.(\d+)\.', name)
@@ -186,7 +182,7 @@ def _check_depth(module: nn.Module, names: Iterable[str], source: str) -> None:
         except AttributeError:
             continue
         if block[2] not in dict(stage.named_children()):
-            raise MisfitError(
+            raise WeightMismatchError(
                 f'{source} is of a deeper network: it has {block[1]}.{block[2]}, which '
                 f'{type(module).__name__} does not'
             )

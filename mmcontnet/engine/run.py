@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .config import UserError
+from ..errors import UserError
 from .seeding import make_reproducible
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,5 +1,5 @@
 """The authors' checkpoints, converted to ours."""
 
-from .convert import CheckpointError, Converted, convert_checkpoint, convert_state_dict
+from .convert import Converted, convert_checkpoint, convert_state_dict
 
-__all__ = ['CheckpointError', 'Converted', 'convert_checkpoint', 'convert_state_dict']
+__all__ = ['Converted', 'convert_checkpoint', 'convert_state_dict']

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.cmt import ARCHS
+from ..errors import CheckpointError
 from ..layers.position_bias import native_side
-from .family import CheckpointError, Converted, Tensors
+from .family import Converted, Tensors
 
 NAME = 'CMT'
 

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.contnet import ARCHS, PATCH_SIZES
-from .family import CheckpointError, Converted, Tensors
+from ..errors import CheckpointError
+from .family import Converted, Tensors
 
 NAME = 'ConTNet'
 

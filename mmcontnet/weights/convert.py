@@ -17,8 +17,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..errors import CheckpointError
 from . import cmt, contnet, cotnet, resnet_acmix, swin_acmix
-from .family import CheckpointError, Converted
+from .family import Converted
 from .tensors import CfgNode, find_fault, not_finite, reason_of
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..backbones.cotnet import ARCHS
-from .family import CheckpointError, Converted, Tensors
+from ..errors import CheckpointError
+from .family import Converted, Tensors
 
 NAME = 'CoTNet'
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that is not what it should be."""
+from ..errors import CheckpointError
 
 
 class Tensors(dict[str, Tensor]):

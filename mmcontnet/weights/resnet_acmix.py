@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..backbones.resnet_acmix import ARCHS
-from .family import CheckpointError, Converted, Tensors
+from ..errors import CheckpointError
+from .family import Converted, Tensors
 
 NAME = 'ResNetACmix'
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.swin_acmix import ARCHS
-from .family import CheckpointError, Converted, Tensors
+from ..errors import CheckpointError
+from .family import Converted, Tensors
 
 NAME = 'SwinACmix'
 

@@ -22,7 +22,8 @@ from mmcontnet.analysis.benchmark import (
 )
 from mmcontnet.analysis.complexity import Cost
 from mmcontnet.analysis.networks import Network, build_model, build_network
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from mmcontnet.analysis import complexity as module
-from mmcontnet.analysis.complexity import Cost, complexity, count, default_shape, read_figures
+from mmcontnet.analysis.complexity import Cost, complexity, count, default_shape
+from mmcontnet.analysis.results import read_figures
 from mmcontnet.backbones import ConTNet
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 

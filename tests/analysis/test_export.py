@@ -14,9 +14,10 @@ from torch import nn
 
 from mmcontnet.analysis import export
 from mmcontnet.analysis.networks import build_model
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
-from ..backbones.test_contract import FAMILIES, Family
+from ..families import FAMILIES, Family
 from ..inprocess import run_tool
 from ..integration.configs import write_classifier, write_detector, write_segmenter
 

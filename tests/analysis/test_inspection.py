@@ -18,7 +18,8 @@ from mmcontnet.analysis.inspection import (
     to_input,
 )
 from mmcontnet.analysis.report import replacing
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 RESNET = dict(type='ResNet', depth=18, base_channels=4, out_indices=(0, 1, 2, 3))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmcontnet.analysis.path_rates import read_path_rates
 from mmcontnet.backbones import ResNetACmix
-from mmcontnet.engine import UserError
+from mmcontnet.errors import UserError
 from tests.backbones import small
 from tests.inprocess import run_tool
 from tests.parity import author_state_dict, record

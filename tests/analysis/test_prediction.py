@@ -12,7 +12,8 @@ from pycocotools import mask as rle
 
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.analysis.prediction import Predictor, describe
-from mmcontnet.engine import UserError, load_config
+from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 from ..integration.configs import (

@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmcontnet.backbones import CMT
 from mmcontnet.necks import CMTNeck
 
-from . import small
-from .small import ALL
+from .. import families
+from ..families import ALL
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_the_largest_network_has_the_size_that_the_paper_prints() -> None:
 
 
 def test_weights_of_another_image_size_load_and_are_those_of_the_resized_bias() -> None:
-    source = CMT(small.CMT, out_indices=ALL).eval()
-    loaded = CMT(small.CMT, img_size=96, out_indices=ALL).eval()
+    source = CMT(families.CMT, out_indices=ALL).eval()
+    loaded = CMT(families.CMT, img_size=96, out_indices=ALL).eval()
     loaded.load_state_dict(source.state_dict(), strict=True)
     assert loaded.stages[0].position_bias.table.shape == (1, 24 * 24, 9)
     x = torch.randn(1, 3, 96, 96)

@@ -17,19 +17,19 @@ from mmcontnet.backbones import (
 )
 from mmcontnet.backbones.base import HybridBackbone
 
-from . import small
+from .. import families
 
 BACKBONES = {
     'ConTNet': partial(ConTNet, 'ti'),
     'ConTNet, dense prediction': partial(
         ConTNet, 'ti', downsample='pool', output_stride=8, pos_encoding='relative', pre_norm=True
     ),
-    'CMT': partial(CMT, small.CMT),
-    'CoTNet': partial(CoTNet, small.COTNET),
-    'ResNetACmix': partial(ResNetACmix, small.RESNET_ACMIX),
-    'SwinACmix': partial(SwinACmix, small.SWIN_ACMIX),
-    'SANACmix': partial(SANACmix, small.SAN_ACMIX),
-    'PVTACmix': partial(PVTACmix, small.PVT_ACMIX),
+    'CMT': partial(CMT, families.CMT),
+    'CoTNet': partial(CoTNet, families.COTNET),
+    'ResNetACmix': partial(ResNetACmix, families.RESNET_ACMIX),
+    'SwinACmix': partial(SwinACmix, families.SWIN_ACMIX),
+    'SANACmix': partial(SANACmix, families.SAN_ACMIX),
+    'PVTACmix': partial(PVTACmix, families.PVT_ACMIX),
 }
 every_backbone = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBONES)
 # Neither side is a multiple of patches or windows in any stage.

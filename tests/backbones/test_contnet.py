@@ -7,8 +7,8 @@ from torch import nn
 from mmcontnet.backbones import ConTNet
 from mmcontnet.backbones.contnet import ConTBlock
 
-from .small import ALL
-from .small import CONTNET as SMALL
+from ..families import ALL
+from ..families import CONTNET as SMALL
 
 ENCODER = dict(num_heads=1, feedforward_channels=16)
 

@@ -1,60 +1,14 @@
 """What every backbone promises (HybridBackbone), for every family."""
 
 import itertools
-from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
 from mmcontnet import backbones
-from mmcontnet.backbones.base import HybridBackbone
 
-from . import small
-from .small import ALL
-
-
-class Family(NamedTuple):
-    """A backbone class, arguments for a small network, and what that network promises."""
-
-    type: str
-    kwargs: dict[str, Any]
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    real: dict[str, Any]  # arguments of a real network, for what a small one may not show
-
-    def __call__(self, **kwargs: Any) -> HybridBackbone:
-        return getattr(backbones, self.type)(**{**self.kwargs, **kwargs})
-
-
-POOL = dict(arch=small.CONTNET, downsample='pool')
-FAMILIES = [
-    Family('ConTNet', dict(arch=small.CONTNET), (16, 32, 64, 128), (8, 16, 32, 32), dict(arch='s')),
-    Family('ConTNet', POOL, (16, 32, 64, 128), (4, 8, 16, 32), dict(arch='s', downsample='pool')),
-    Family(
-        'CoTNet', dict(arch=small.COTNET), (32, 64, 96, 128), (4, 8, 16, 32), dict(arch='next50')
-    ),
-    Family(
-        'ResNetACmix',
-        dict(arch=small.RESNET_ACMIX),
-        (32, 48, 64, 96),
-        (4, 8, 16, 32),
-        dict(arch='26'),
-    ),
-    Family(
-        'SwinACmix', dict(arch=small.SWIN_ACMIX), (8, 16, 24, 32), (4, 8, 16, 32), dict(arch='t')
-    ),
-    Family(
-        'SANACmix',
-        dict(arch=small.SAN_ACMIX),
-        (32, 64, 96, 128),
-        (4, 8, 16, 32),
-        dict(arch='10'),
-    ),
-    Family('PVTACmix', dict(arch=small.PVT_ACMIX), (8, 16, 40, 64), (4, 8, 16, 32), dict(arch='t')),
-    Family('CMT', dict(arch=small.CMT), (8, 16, 32, 64), (4, 8, 16, 32), dict(arch='ti')),
-]
-every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)
+from ..families import ALL, CONTNET, FAMILIES, Family, every_family
 
 
 def test_every_backbone_is_tested_here() -> None:
@@ -155,7 +109,7 @@ def test_checkpointing_gives_the_same_outputs_gradients_and_running_statistics(
 ) -> None:
     options = dict(out_indices=ALL, drop_path_rate=dropout)
     if family.type == 'ConTNet':
-        options['arch'] = {**small.CONTNET, 'drop_rates': (dropout,) * 4, 'out_drop_rate': dropout}
+        options['arch'] = {**CONTNET, 'drop_rates': (dropout,) * 4, 'out_drop_rate': dropout}
     x = torch.randn(2, 3, 70, 50)
     results = []
     state = family(**options).state_dict()

@@ -9,8 +9,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from .small import ALL
-from .test_contract import Family, every_family
+from ..families import ALL, Family, every_family
 
 
 class Images(NamedTuple):

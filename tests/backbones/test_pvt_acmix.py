@@ -7,7 +7,7 @@ from torch import nn
 from mmcontnet.backbones import PVTACmix
 from mmcontnet.layers import ConvolutionPath, Linear, PathSum
 
-from . import small
+from .. import families
 
 
 @pytest.mark.parametrize(('arch', 'host'), [('t', 13_229_288), ('s', 24_485_864)])
@@ -69,7 +69,7 @@ def test_attention_alone_is_mmdets_pvt(size: tuple[int, int]) -> None:
     ).eval()
     for parameter in host.parameters():
         nn.init.normal_(parameter, std=0.2)
-    backbone = PVTACmix(small.PVT_ACMIX, out_indices=small.ALL).eval()
+    backbone = PVTACmix(families.PVT_ACMIX, out_indices=families.ALL).eval()
     left = backbone.load_state_dict(weights_of_mmdets_pvt(host), strict=False)
     assert left.unexpected_keys == []
     assert all('.convolution.' in key or '.sum.' in key for key in left.missing_keys)
@@ -84,13 +84,13 @@ def test_attention_alone_is_mmdets_pvt(size: tuple[int, int]) -> None:
 
 @torch.no_grad()
 def test_native_maps_have_a_position_for_every_pixel_where_patches_do_not_divide_them() -> None:
-    backbone = PVTACmix({**small.PVT_ACMIX, 'img_size': 70}, out_indices=small.ALL)
+    backbone = PVTACmix({**families.PVT_ACMIX, 'img_size': 70}, out_indices=families.ALL)
     sizes = [p.shape[2:] for name, p in backbone.named_parameters() if name.endswith('.position')]
     assert sizes == [out.shape[2:] for out in backbone(torch.randn(1, 3, 70, 70))]
 
 
 def test_convolutions_start_as_shifts_and_linear_layers_small() -> None:
-    backbone = PVTACmix(small.PVT_ACMIX)
+    backbone = PVTACmix(families.PVT_ACMIX)
     taps = torch.eye(9).unflatten(1, (3, 3))
     for module in backbone.modules():
         if isinstance(module, ConvolutionPath):
@@ -103,8 +103,8 @@ def test_convolutions_start_as_shifts_and_linear_layers_small() -> None:
 
 
 def test_all_blocks_add_up_their_paths_as_combine_says() -> None:
-    backbone = PVTACmix(small.PVT_ACMIX, combine='attention_rate')
+    backbone = PVTACmix(families.PVT_ACMIX, combine='attention_rate')
     combines = [module.combine for module in backbone.modules() if isinstance(module, PathSum)]
     assert combines == ['attention_rate'] * 5
     with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'none'"):
-        PVTACmix(small.PVT_ACMIX, combine='none')
+        PVTACmix(families.PVT_ACMIX, combine='none')

@@ -7,11 +7,11 @@ import torch
 
 from mmcontnet.backbones import ResNetACmix
 
-from . import small
+from .. import families
 
 
 def test_shift_convolutions_start_from_shifts_and_others_from_noise() -> None:
-    backbone = ResNetACmix(small.RESNET_ACMIX)
+    backbone = ResNetACmix(families.RESNET_ACMIX)
     backbone.init_weights()
     shifts = {n: p for n, p in backbone.named_parameters() if n.endswith('shift.weight')}
     assert len(shifts) == 5
@@ -24,7 +24,7 @@ def test_shift_convolutions_start_from_shifts_and_others_from_noise() -> None:
 
 
 def test_window_heads_and_combination_are_those_asked_for() -> None:
-    backbone = ResNetACmix(small.RESNET_ACMIX, kernel_att=3, num_heads=2, combine='sum').eval()
+    backbone = ResNetACmix(families.RESNET_ACMIX, kernel_att=3, num_heads=2, combine='sum').eval()
     assert not [n for n, _ in backbone.named_parameters() if 'rate_' in n]
     layer = backbone.stages[0][0].layer[0]
     assert layer.convolution.mix.in_features == 6
@@ -48,4 +48,4 @@ def test_window_heads_and_combination_are_those_asked_for() -> None:
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ResNetACmix(**{'arch': small.RESNET_ACMIX, **options})
+        ResNetACmix(**{'arch': families.RESNET_ACMIX, **options})

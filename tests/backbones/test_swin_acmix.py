@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mmcontnet.backbones import SwinACmix
 from mmcontnet.layers import COMBINATIONS, SwinACmixBlock, shift_mask
 
-from . import small
-from .small import ALL
+from .. import families
+from ..families import ALL
 
 SIDE = 4  # of a window
 
@@ -103,14 +103,14 @@ def test_paths_are_added_up_as_combine_says(combine: str) -> None:
     x = torch.randn(1, 12, 9, 6, dtype=torch.double)
     expected = plain_block(block, x[0].permute(1, 2, 0), (2, 2))
     torch.testing.assert_close(block(x, shift_mask(x, SIDE))[0].permute(1, 2, 0), expected)
-    backbone = SwinACmix(small.SWIN_ACMIX, combine=combine)
+    backbone = SwinACmix(families.SWIN_ACMIX, combine=combine)
     assert {module.combine for module in backbone.modules() if hasattr(module, 'combine')} == {
         combine
     }
 
 
 def test_windows_have_the_size_that_is_asked_for() -> None:
-    backbone = SwinACmix(small.SWIN_ACMIX, window_size=3).eval()
+    backbone = SwinACmix(families.SWIN_ACMIX, window_size=3).eval()
     tables = [p for name, p in backbone.named_parameters() if name.endswith('bias_table')]
     assert {len(table) for table in tables} == {25}
     # Blocks that are not shifted do not look beyond their windows, but for the convolution.
@@ -132,8 +132,8 @@ def test_every_second_block_is_shifted() -> None:
 
 
 def test_norms_that_a_checkpoint_lacks_start_as_1_and_0_and_do_not_reach_the_next_stage() -> None:
-    one = SwinACmix(small.SWIN_ACMIX).eval()
-    four = SwinACmix(small.SWIN_ACMIX, out_indices=ALL).eval()
+    one = SwinACmix(families.SWIN_ACMIX).eval()
+    four = SwinACmix(families.SWIN_ACMIX, out_indices=ALL).eval()
     for stage in four.stages:
         nn.init.normal_(stage.norm.weight)
         nn.init.normal_(stage.norm.bias)
@@ -155,11 +155,11 @@ def test_norms_that_a_checkpoint_lacks_start_as_1_and_0_and_do_not_reach_the_nex
 
 
 def test_norms_of_outputs_are_kept_once_they_are_in_a_checkpoint() -> None:
-    source = SwinACmix(small.SWIN_ACMIX, out_indices=ALL)
+    source = SwinACmix(families.SWIN_ACMIX, out_indices=ALL)
     for stage in source.stages:
         nn.init.normal_(stage.norm.weight)
         nn.init.normal_(stage.norm.bias)
-    loaded = SwinACmix(small.SWIN_ACMIX, out_indices=ALL)
+    loaded = SwinACmix(families.SWIN_ACMIX, out_indices=ALL)
     loaded.load_state_dict(source.state_dict(), strict=True)
     torch.testing.assert_close(loaded.state_dict(), source.state_dict())
 
@@ -171,7 +171,7 @@ def test_norms_of_outputs_are_kept_once_they_are_in_a_checkpoint() -> None:
         (dict(window_size=(7, 7)), r'window_size must be a positive int, got \(7, 7\)'),
         (dict(combine='mean'), "combine must be one of 'rates', .* got 'mean'"),
         (
-            dict(arch={**small.SWIN_ACMIX, 'num_heads': (3, 2, 3, 4)}),
+            dict(arch={**families.SWIN_ACMIX, 'num_heads': (3, 2, 3, 4)}),
             'num_heads must divide embed_dims 8, got 3',
         ),
     ],

@@ -18,7 +18,8 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from PIL import Image
 
-from mmcontnet.engine import UserError, read_checkpoint
+from mmcontnet.engine import read_checkpoint
+from mmcontnet.errors import UserError
 from tests.inprocess import run_tool
 from tests.integration.cli import ROOT
 

@@ -11,15 +11,8 @@ from torch import nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
-from mmcontnet.engine import (
-    MisfitError,
-    UserError,
-    check_data,
-    check_model,
-    load_config,
-    load_weights,
-    read_weights,
-)
+from mmcontnet.engine import check_data, check_model, load_config, load_weights, read_weights
+from mmcontnet.errors import UserError, WeightMismatchError
 
 from ..backbones import small
 
@@ -170,7 +163,9 @@ def test_misfits_are_found_where_a_hook_renames_them() -> None:
     left = load_weights(module, weights, 'file', needed='kept')
     assert left == ['lost.weight', 'lost.bias', 'new.weight']
     assert not module._load_state_dict_post_hooks
-    with pytest.raises(MisfitError, match=r'3 of 6 tensors .* \(lost\.weight, lost\.bias, new\.w'):
+    with pytest.raises(
+        WeightMismatchError, match=r'3 of 6 tensors .* \(lost\.weight, lost\.bias, new\.w'
+    ):
         load_weights(Renaming(3), weights, 'file')
 
 

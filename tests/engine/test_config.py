@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mmcontnet.engine import UserError, load_config
 from mmcontnet.engine import config as module
+from mmcontnet.engine import load_config
 from mmcontnet.engine.config import find_config
+from mmcontnet.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CLASSIFIERS = sorted(path.name for path in CONFIGS.glob('*_in1k.py'))

@@ -12,8 +12,9 @@ import pytest
 from mmengine.config import Config
 from pycocotools import mask as coco_mask
 
-from mmcontnet.engine import UserError, find_faults, report_faults
+from mmcontnet.engine import find_faults, report_faults
 from mmcontnet.engine.datasets import Fault, _Samples
+from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 from ..integration.configs import write_detector

@@ -12,7 +12,8 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmcontnet.engine import UserError, errors_in_a_line, prepare_resume
+from mmcontnet.engine import errors_in_a_line, prepare_resume
+from mmcontnet.errors import UserError
 
 
 def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:

@@ -22,8 +22,6 @@ from mmcontnet.analysis.networks import build_model
 from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
 from mmcontnet.engine import (
     BACKBONE,
-    MisfitError,
-    UserError,
     check_model,
     load_checkpoint,
     load_config,
@@ -31,7 +29,8 @@ from mmcontnet.engine import (
     read_weights,
 )
 from mmcontnet.engine.loading import load_weights
-from mmcontnet.weights import CheckpointError, convert_checkpoint
+from mmcontnet.errors import CheckpointError, UserError, WeightMismatchError
+from mmcontnet.weights import convert_checkpoint
 from tests.backbones import small
 from tests.inprocess import run_tool
 from tests.integration.cli import ROOT
@@ -377,6 +376,6 @@ def test_backbones_of_others_are_refused_weights_of_which_almost_none_fits() -> 
     torch.save({name: state[name] for name in names[: len(names) * 2 // 3]}, 'weights.pth')
     check_model(cfg)
     torch.save({name: state[name] for name in names[: len(names) // 3]}, 'weights.pth')
-    with pytest.raises(MisfitError, match=r"'weights\.pth' .* does not fit: .* of ResNet"):
+    with pytest.raises(WeightMismatchError, match=r"'weights\.pth' .* does not fit: .* of ResNet"):
         check_model(cfg)
     check_model(cfg, allow_missing=True)

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmcontnet.backbones.base import HybridBackbone
 
 from ..backbones.small import ALL
-from ..backbones.test_contract import FAMILIES, Family
+from ..families import FAMILIES, Family
 
 IMAGES = 8  # in all processes together
 

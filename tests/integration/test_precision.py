@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..backbones.test_contract import FAMILIES, Family
+from ..families import FAMILIES, Family
 
 ITERATIONS = 200
 BATCH = 8

@@ -11,7 +11,7 @@ from torch import multiprocessing
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import load_config
 
-from ..backbones.test_contract import FAMILIES
+from ..families import FAMILIES
 from ..inprocess import run_tool
 from . import processes
 from .cli import START_METHOD, free_port, run

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmcontnet.layers import gelu_after
 from mmcontnet.layers.linear import Linear
 
-from ..backbones.test_contract import FAMILIES, Family
+from ..families import FAMILIES, Family
 
 
 class Twice(nn.Conv2d):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mmcontnet.backbones import CMT
+from mmcontnet.errors import CheckpointError
 from mmcontnet.necks import CMTNeck
-from mmcontnet.weights import CheckpointError, convert_state_dict
+from mmcontnet.weights import convert_state_dict
 from tests.parity import record
 
 AUTHORS_NAMES = (

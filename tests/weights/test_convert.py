@@ -8,7 +8,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 
 from mmcontnet.backbones import ConTNet
-from mmcontnet.weights import CheckpointError, convert_checkpoint, convert_state_dict
+from mmcontnet.errors import CheckpointError
+from mmcontnet.weights import convert_checkpoint, convert_state_dict
 from tests.inprocess import run_tool
 from tests.parity import author_state_dict, record
 

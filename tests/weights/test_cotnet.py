@@ -7,7 +7,8 @@ import torch
 
 from mmcontnet.backbones import CoTNet
 from mmcontnet.backbones.cotnet import ARCHS
-from mmcontnet.weights import CheckpointError, convert_state_dict
+from mmcontnet.errors import CheckpointError
+from mmcontnet.weights import convert_state_dict
 from tests.parity import record
 
 AUTHORS_NAMES = (

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmcontnet.backbones import SwinACmix
-from mmcontnet.weights import CheckpointError, convert_state_dict
+from mmcontnet.errors import CheckpointError
+from mmcontnet.weights import convert_state_dict
 from tests.parity import record
 
 AUTHORS_NAMES = (

@@ -1,0 +1,81 @@
+"""The families that tests go through: small networks, and what each of them promises."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from mmcontnet import backbones
+from mmcontnet.backbones.base import HybridBackbone
+
+ALL = (0, 1, 2, 3)
+
+CONTNET = dict(
+    embed_dims=(8, 16, 32, 64),
+    num_heads=(1, 2, 4, 8),
+    feedforward_channels=(16, 32, 32, 64),
+    depths=(2, 1, 1, 2),
+    drop_rates=(0.0, 0.0, 0.0, 0.0),
+    out_drop_rate=0.0,
+)
+CMT = dict(
+    stem_channels=4, embed_dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), ffn_ratio=2.5, img_size=64
+)
+COTNET = dict(
+    out_channels=(32, 64, 96, 128),
+    mid_channels=(16, 32, 48, 64),
+    layers=('cot', 'split', 'alternate', 'conv'),
+    groups=2,
+    key_groups=4,
+    stem_channels=16,
+    deep=True,
+    blur=True,
+    depths=(1, 1, 2, 1),
+)
+RESNET_ACMIX = dict(
+    out_channels=(32, 48, 64, 96), mid_channels=(8, 12, 16, 24), depths=(1, 2, 1, 1)
+)
+# Two blocks make a pair, of which the second is shifted.
+SWIN_ACMIX = dict(embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4), depths=(2, 1, 2, 2))
+SAN_ACMIX = dict(stem_channels=32, channels=(32, 64, 96, 128), stem_depth=1, depths=(1, 1, 2, 1))
+PVT_ACMIX = dict(
+    embed_dims=(8, 16, 40, 64), num_heads=(1, 2, 5, 8), depths=(1, 1, 2, 1), img_size=64
+)
+
+
+class Family(NamedTuple):
+    """A backbone class, arguments for a small network, and what that network promises."""
+
+    type: str
+    kwargs: dict[str, Any]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    real: dict[str, Any]  # arguments of a real network, for what a small one may not show
+
+    def __call__(self, **kwargs: Any) -> HybridBackbone:
+        return getattr(backbones, self.type)(**{**self.kwargs, **kwargs})
+
+
+POOL = dict(arch=CONTNET, downsample='pool')
+FAMILIES = [
+    Family('ConTNet', dict(arch=CONTNET), (16, 32, 64, 128), (8, 16, 32, 32), dict(arch='s')),
+    Family('ConTNet', POOL, (16, 32, 64, 128), (4, 8, 16, 32), dict(arch='s', downsample='pool')),
+    Family('CoTNet', dict(arch=COTNET), (32, 64, 96, 128), (4, 8, 16, 32), dict(arch='next50')),
+    Family(
+        'ResNetACmix',
+        dict(arch=RESNET_ACMIX),
+        (32, 48, 64, 96),
+        (4, 8, 16, 32),
+        dict(arch='26'),
+    ),
+    Family('SwinACmix', dict(arch=SWIN_ACMIX), (8, 16, 24, 32), (4, 8, 16, 32), dict(arch='t')),
+    Family(
+        'SANACmix',
+        dict(arch=SAN_ACMIX),
+        (32, 64, 96, 128),
+        (4, 8, 16, 32),
+        dict(arch='10'),
+    ),
+    Family('PVTACmix', dict(arch=PVT_ACMIX), (8, 16, 40, 64), (4, 8, 16, 32), dict(arch='t')),
+    Family('CMT', dict(arch=CMT), (8, 16, 32, 64), (4, 8, 16, 32), dict(arch='ti')),
+]
+every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)
