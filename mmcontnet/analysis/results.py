@@ -12,7 +12,7 @@ def read_figures() -> dict[str, dict[str, Any]]:
 
     Returns:
         By file name in ``configs/``: ``shape`` (height and width in pixels), ``ours`` (the fields
-        of :class:`mmcontnet.analysis.complexity.Cost`), and ``paper`` (``parameters`` and ``multiply_adds`` as printed, and their
-        ``source``) where a paper prints any.
+        of :class:`mmcontnet.analysis.complexity.Cost`), and ``paper`` (``parameters`` and
+        ``multiply_adds`` as printed, and their ``source``) where a paper prints any.
     """
     return json.loads(Path(__file__).with_name('figures.json').read_text())
