@@ -20,6 +20,7 @@ from mmcontnet.engine import (
     parse_run_args,
     process_group,
     read_weights,
+    safe_loading,
 )
 from mmcontnet.errors import UserError, WeightMismatchError
 
@@ -141,7 +142,7 @@ def main() -> None:
         sys.exit(f'test.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    with errors_in_a_line('test.py'), process_group(cfg):
+    with errors_in_a_line('test.py'), safe_loading(), process_group(cfg):
         run_test(cfg, None if is_segmenter else args.out)
 
 

@@ -9,7 +9,6 @@ from mmengine.config import Config
 
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
-    BACKBONE,
     build_runner,
     check_data,
     check_model,
@@ -24,6 +23,7 @@ from mmcontnet.engine import (
     process_group,
     read_weights,
     report_faults,
+    safe_loading,
 )
 from mmcontnet.errors import UserError, WeightMismatchError
 
@@ -67,7 +67,7 @@ def check_load_from(cfg: Config, allow_missing: bool) -> None:
         read_weights(cfg.load_from)
         return
     # mmengine would merely warn.
-    left = load_checkpoint(build_model(cfg, meta=True), cfg.load_from, needed=BACKBONE)
+    left = load_checkpoint(build_model(cfg, meta=True), cfg.load_from, needed='backbone')
     if left and is_first_process():
         some = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
         print(
@@ -145,7 +145,7 @@ def main() -> None:
         sys.exit(f'train.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    with errors_in_a_line('train.py'), process_group(cfg):
+    with errors_in_a_line('train.py'), safe_loading(), process_group(cfg):
         # In one expression: the runner must be gone before the process group.
         build_runner(cfg).train()
 

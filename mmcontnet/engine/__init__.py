@@ -1,16 +1,14 @@
 """What the training and testing command lines share: configs, checks before work, processes."""
 
-from .checkpoints import read_checkpoint
+from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights, safe_loading
 from .checks import check_data, check_model
 from .config import load_config
 from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
-from .loading import BACKBONE, load_checkpoint, load_weights, read_weights
 from .resume import prepare_resume
 from .run import build_runner, errors_in_a_line, parse_run_args
 
 __all__ = [
-    'BACKBONE',
     'build_runner',
     'check_data',
     'check_model',
@@ -26,4 +24,5 @@ __all__ = [
     'read_checkpoint',
     'read_weights',
     'report_faults',
+    'safe_loading',
 ]

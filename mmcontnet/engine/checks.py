@@ -13,9 +13,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbones.base import HybridBackbone
+from ..checkpoint import load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
-from .checkpoints import read_checkpoint
-from .loading import HALF, load_weights, read_weights
 
 
 def check_model(cfg: Config, allow_missing: bool = False) -> None:
@@ -101,7 +100,7 @@ def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
     ours = isinstance(backbone, HybridBackbone)
     source = f'checkpoint {checkpoint!r} with prefix {prefix!r} (model.backbone.init_cfg)'
     try:
-        load_weights(backbone, found, source, '' if ours else HALF)
+        load_weights(backbone, found, source, 'all' if ours else 'half')
     except WeightMismatchError as error:
         advice = '; was the file made by tools/convert_checkpoint.py, for this arch?'
         raise WeightMismatchError(f'{error}{advice if ours else ""}') from error

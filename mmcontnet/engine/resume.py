@@ -22,8 +22,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
+from ..checkpoint import read_checkpoint
 from ..errors import UserError
-from .checkpoints import read_checkpoint
 from .distributed import is_first_process
 
 _NAME = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
