@@ -54,7 +54,8 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
     except Exception as error:  # a broken file may raise anything
         reason = str(error).partition('\n')[0]
         raise CheckpointError(
-            f'checkpoint {str(path)!r} cannot be read: {type(error).__name__}: {reason:.200}'
+            f'checkpoint {str(path)!r} cannot be read: it is broken '
+            f'({type(error).__name__}: {reason:.200})'
         ) from error
 
 

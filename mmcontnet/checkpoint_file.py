@@ -50,6 +50,12 @@ _STORAGES = {f'torch.{name}Storage': dtype for name, dtype in _STORAGES.items()}
 _STORAGES |= {name.replace('torch.', 'torch.cuda.'): dtype for name, dtype in _STORAGES.items()}
 _STORAGES['torch.storage.UntypedStorage'] = torch.uint8
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+#: Types that have no storage of their own.
+_BY_TYPE = {
+    dtype
+    for name, dtype in _DTYPES.items()
+    if name.startswith(('torch.float8_', 'torch.uint16', 'torch.uint32', 'torch.uint64'))
+}
 _SAFETENSORS = {
     'F64': torch.float64,
     'F32': torch.float32,
@@ -97,7 +103,7 @@ def read_file(file: BinaryIO, map_tensors: bool) -> Any:
 
 def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
     archive = zipfile.ZipFile(file)
-    claimed = sum(member.file_size for member in archive.infolist())
+    claimed = sum(max(m.file_size, m.compress_size) for m in archive.infolist())
     if claimed > 4 * len(content):
         raise CheckpointError(f'it claims {claimed:.1e} bytes, and has {len(content)}')
     names = [name for name in archive.namelist() if name.partition('/')[2] == 'data.pkl']
@@ -113,7 +119,7 @@ def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
     def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
         member = archive.getinfo(f'{folder}data/{key}')
         if length * dtype.itemsize > member.file_size:
-            raise CheckpointError(f'storage {key} claims more than the file holds')
+            raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
         if map_tensors and member.compress_type == zipfile.ZIP_STORED:
             header = content[member.header_offset : member.header_offset + 30]
             extra = int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:], 'little')
@@ -141,12 +147,12 @@ def _read_legacy(content: mmap.mmap) -> Any:
         places[key] = position + 8, length
         position += 8 + length * storages[key].itemsize
         if position > len(content):
-            raise CheckpointError(f'storage {key} claims more than the file holds')
+            raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
 
     def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
         start, stored = places[key]
         if length > stored:
-            raise CheckpointError(f'storage {key} claims more than the file holds')
+            raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
         return _numbers(bytearray(content[start : start + length * dtype.itemsize]), dtype, length)
 
     return _Restorer(storage, budget).restore(program)
@@ -161,13 +167,15 @@ def _read_safetensors(content: mmap.mmap, map_tensors: bool) -> dict[str, Tensor
         if name == '__metadata__':
             continue
         if entry['dtype'] not in _SAFETENSORS:
-            raise CheckpointError(f'{name} is of type {entry["dtype"]!r:.20}, which is not read')
+            raise CheckpointError(
+                f'{name!r:.100} is of type {entry["dtype"]!r:.20}, which is not read'
+            )
         dtype, shape = _SAFETENSORS[entry['dtype']], entry['shape']
         begin, end = (start + offset for offset in entry['data_offsets'])
         if not _are_sizes(shape) or not _are_sizes((begin - start, end - begin)):
-            raise CheckpointError(f'{name} has no valid shape or place')
+            raise CheckpointError(f'{name!r:.100} has no valid shape or place')
         if end > len(content) or math.prod(shape) * dtype.itemsize != end - begin:
-            raise CheckpointError(f'{name} claims more than the file holds')
+            raise CheckpointError(f'{name!r:.100} claims more than the file holds')
         data = content if map_tensors else bytearray(content[begin:end])
         numbers = _numbers(data, dtype, math.prod(shape), begin if map_tensors else 0)
         tensors[name] = numbers.reshape(shape)
@@ -385,7 +393,7 @@ class _Restorer:
             if key not in self._storages:
                 self._storages[key] = kind, length, self._read(key, _STORAGES[kind], length)
             if self._storages[key][:2] != (kind, length):
-                raise CheckpointError(f'storage {key} is of two types or lengths')
+                raise CheckpointError(f'storage {key!r:.50} is of two types or lengths')
             return self._storages[key][2]
         raise CheckpointError(f'it calls {name}, which is no function')
 
@@ -408,6 +416,8 @@ def _tensor(
     """Make a tensor of numbers; without hooks and gradient, which weights have no use for."""
     if any(options) or not _are_sizes((offset, *size, *stride)) or len(size) != len(stride):
         raise CheckpointError('it has a tensor with hooks or with no valid shape')
+    if math.prod(max(n, 1) for n in size) >= 2**48:  # or PyTorch's own sums might overflow
+        raise CheckpointError(f'a tensor of shape {size} claims more than its storage holds')
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= storage.numel():
         raise CheckpointError(f'a tensor of shape {size} claims more than its storage holds')
@@ -418,6 +428,8 @@ def _tensor_by_type(
     storage: Tensor, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: Any
 ) -> Tensor:
     """Make a tensor of a type for which there is no storage, of plain bytes."""
+    if dtype not in _BY_TYPE:
+        raise CheckpointError(f'it has a tensor of type {dtype!r:.50}, which is not read')
     return _tensor(storage.view(dtype), offset, size, stride, grad, hooks)
 
 
@@ -466,13 +478,19 @@ def _history(args: tuple, items: dict, state: Any) -> Any:
     length = state.get('max_length', state.get('_max_length', 10**6))
     if not (isinstance(logs, np.ndarray) and isinstance(counts, np.ndarray) and logs.ndim == 1):
         raise CheckpointError('it has a HistoryBuffer that is not one of numbers')
-    if args or items or logs.shape != counts.shape or not len(logs) <= length < 2**62:
+    if args or items or logs.shape != counts.shape or not _are_sizes((length,)):
         raise CheckpointError('it has a HistoryBuffer of contradictory lengths')
     return HistoryBuffer(logs, counts, length)
 
 
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise CheckpointError(f'it has a {type(value).__name__} where a {kind.__name__} belongs')
+    return value
+
+
 def _ordered_dict(args: tuple, items: dict, state: Any) -> OrderedDict:
-    made = OrderedDict((_key(key), value) for key, value in (*args, ())[0])
+    made = OrderedDict((_key(key), value) for key, value in _checked((*args, [])[0], list))
     made.update(items)
     if state is not None:
         if type(state) is not dict or state.keys() != {'_metadata'}:
@@ -485,9 +503,7 @@ def _options(args: tuple, items: dict, state: Any) -> dict[str, Any]:
     """Make a plain dict of what training scripts keep their options in."""
     content = {}
     for part in (*args, items, state or {}):
-        if type(part) is not dict:
-            raise CheckpointError('it has options that are no dict')
-        content.update(part)
+        content.update(_checked(part, dict))
     return content
 
 
@@ -510,14 +526,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor_v2': _tensor,
     'torch._utils._rebuild_tensor_v3': _tensor_by_type,
     'torch._utils._rebuild_parameter': lambda data, *options: data,
-    'torch.Size': lambda size: tuple(size),
-    'torch.device': lambda *parts: ':'.join(map(str, parts)),
-    '_codecs.encode': lambda text, encoding: text.encode('latin1'),
+    'torch.Size': lambda size: _checked(size, tuple),
+    'torch.device': lambda *parts: ':'.join(str(_key(part)) for part in parts),
+    '_codecs.encode': lambda text, encoding: _checked(text, str).encode('latin1'),
     'builtins.bytes': lambda: b'',
     'builtins.getattr': _method,
-    'builtins.set': lambda items: {_key(item) for item in items},
-    'builtins.slice': lambda *ends: slice(*ends),
-    'collections.Counter': lambda counts: Counter(counts),
+    'builtins.set': lambda items: {_key(item) for item in _checked(items, list)},
+    'builtins.slice': lambda *ends: slice(*map(_key, ends)),
+    'collections.Counter': lambda counts: Counter(_checked(counts, dict)),
 }
 #: Functions of arguments, items and state.
 _OBJECTS: dict[str, Callable[[tuple, dict, Any], Any]] = {
