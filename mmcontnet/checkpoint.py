@@ -51,6 +51,10 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
             return read_file(stream, mmap)
     except CheckpointError as error:
         raise CheckpointError(f'checkpoint {str(path)!r} cannot be read: {error}') from None
+    except OSError as error:
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} cannot be read: {error.strerror}'
+        ) from error
     except Exception as error:  # a broken file may raise anything
         reason = str(error).partition('\n')[0]
         raise CheckpointError(
@@ -78,7 +82,7 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         state = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(state, Mapping):
         raise CheckpointError(
-            f'checkpoint {source!r} holds no tensors by their names, but a {type(state).__name__}'
+            f'checkpoint {source!r} holds no state dict, but a {type(state).__name__}'
         )
     # Beside bare tensors there may be anything, but mmengine fails at names that are not strings.
     tensors = {
@@ -86,6 +90,11 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         for key, value in state.items()
         if isinstance(value, Tensor) or not isinstance(key, str)
     }
+    if state and not tensors:
+        raise CheckpointError(
+            f'checkpoint {source!r} holds no {entries[0]}, and no tensors beside '
+            f'{" and ".join(map(str, list(state)[:4]))}'
+        )
     if fault := find_fault(tensors):
         raise CheckpointError(f'checkpoint {source!r} cannot be loaded: {fault}')
     unwrapped = unwrap(tensors)

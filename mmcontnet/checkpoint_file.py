@@ -102,7 +102,10 @@ def read_file(file: BinaryIO, map_tensors: bool) -> Any:
 
 
 def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
-    archive = zipfile.ZipFile(file)
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        raise CheckpointError('it is cut short: its list of contents is missing') from None
     claimed = sum(max(m.file_size, m.compress_size) for m in archive.infolist())
     if claimed > 4 * len(content):
         raise CheckpointError(f'it claims {claimed:.1e} bytes, and has {len(content)}')
@@ -124,7 +127,10 @@ def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
             header = content[member.header_offset : member.header_offset + 30]
             extra = int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:], 'little')
             return _numbers(content, dtype, length, member.header_offset + 30 + extra)
-        return _numbers(bytearray(archive.read(member)), dtype, length)
+        try:
+            return _numbers(bytearray(archive.read(member)), dtype, length)
+        except zipfile.BadZipFile:  # by its check sum
+            raise CheckpointError(f'it is damaged at {member.filename!r:.100}') from None
 
     program = archive.read(names[0])
     return _Restorer(storage, 16 * len(program)).restore(_unpickle(io.BytesIO(program)))

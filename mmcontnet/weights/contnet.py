@@ -5,101 +5,53 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..backbones.contnet import ARCHS, PATCH_SIZES
 from ..errors import CheckpointError
-from .family import Converted, Tensors
-
-NAME = 'ConTNet'
-
-_BLOCK = re.compile(r'layer([1-4])\.ConTBlock(\d+)\.(.+)')
-_POOLED_SHORTCUT = re.compile(r'layer([1-4])\.ConTBlock\d+\.downsample\.conv\.conv\.')
-_RENAMES = (
-    (re.compile(r'^bn\.'), 'norm.'),
-    (re.compile(r'^out_conv\.conv\.'), 'conv.'),
-    (re.compile(r'^downsample\.conv\.(conv\.)?'), 'shortcut.'),
-    (re.compile(r'^ste([12])\.'), lambda match: f'encoders.{int(match[1]) - 1}.'),
-    (re.compile(r'\.attn\.(qkv|proj)\.'), r'.\1.'),
-    (re.compile(r'\.attn\.(relative_position_bias_table)$'), r'.position_bias.\1'),
-    (re.compile(r'\.mlp\.(fc[12])\.'), r'.\1.'),
-    (re.compile(r'\.pe\.0$'), '.position.row'),
-    (re.compile(r'\.pe\.1$'), '.position.column'),
-)
+from .key_map import KeyMap, renumber
 
 
-def matches(keys: Iterable[str]) -> bool:
-    """Tell a ConTNet checkpoint by its block names."""
-    return any(_BLOCK.match(key) for key in keys)
+def _flatten_encoding(value: Tensor, name: str) -> Tensor:
+    """(1, P, 1, C / 2) for rows and (1, 1, P, C / 2) for columns -> (P, C / 2)."""
+    if not name.endswith(('.row', '.column')):
+        return value
+    across = 2 if name.endswith('.row') else 1
+    if value.dim() != 4 or value.shape[0] != 1 or value.shape[across] != 1:
+        raise CheckpointError(f'the encoding has shape {tuple(value.shape)}')
+    return value.flatten(0, -2)
 
 
-def convert(state_dict: Mapping[str, Tensor]) -> Converted:
-    """Rename the tensors, and tell the network from their names and shapes.
+def _options(
+    keys: Collection[str], tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell the arguments that leave a trace.
 
-    Not all can be told: pre-norm and post-norm networks have the same tensors, and without
-    patch-wise encodings no tensor depends on the patch sizes. ``pre_norm`` and then ``patch_sizes``
-    are for the user to set.
-
-    Raises:
-        CheckpointError: If no arch of ours has these depths and widths, or tensors contradict each
-            other.
+    Pre-norm and post-norm networks have the same tensors, and without patch-wise encodings no
+    tensor depends on the patch sizes: ``pre_norm`` and then ``patch_sizes`` are for the user to
+    set.
     """
-    converted = Tensors()
-    depths = [0, 0, 0, 0]
-    pooled = {block[1] for key in state_dict if (block := _POOLED_SHORTCUT.match(key))}
+    options: dict[str, Any] = {}
+    pooled = {key[5] for key in keys if re.search(r'^layer\d\..*\.downsample\.conv\.conv\.', key)}
     if pooled and pooled != {'1', '2', '3'}:
         raise CheckpointError(
-            f'only layers {sorted(pooled)} of 1, 2 and 3 pool before the shortcut'
+            f'shortcuts of layer {", ".join(sorted(pooled))} have a pooling layer; those of 1, 2 '
+            'and 3 have it all (avg_down) or none'
         )
-    for key, value in state_dict.items():
-        block = _BLOCK.match(key)
-        if block:
-            stage, index, name = int(block[1]) - 1, int(block[2]), block[3]
-            depths[stage] = max(depths[stage], index + 1)
-            if name.endswith('.relative_position_index'):
-                continue  # follows from the patch size
-            for pattern, replacement in _RENAMES:
-                name = pattern.sub(replacement, name)
-            if name.endswith(('.row', '.column')):
-                # (1, P, 1, C / 2) and (1, 1, P, C / 2)
-                across = 2 if name.endswith('.row') else 1
-                if value.dim() != 4 or value.shape[0] != 1 or value.shape[across] != 1:
-                    raise CheckpointError(f'{key} has shape {tuple(value.shape)}')
-                value = value.flatten(0, -2)
-            name = f'backbone.stages.{stage}.{index}.{name}'
-        elif key.startswith('fc.'):
-            name = f'head.{key}'
-        else:
-            name = key.replace('layer0.conv.conv', 'backbone.stem.conv')
-        converted[name] = value
-    stem = converted.get('backbone.stem.conv.weight')
-    width = None if stem is None else stem.shape[0]
-    for arch, fields in ARCHS.items():
-        if (tuple(depths), width) == (fields['depths'], fields['embed_dims'][0]):
-            backbone = dict(type='ConTNet', arch=arch, **_options(converted, fields))
-            if pooled:
-                backbone['avg_down'] = True
-            return Converted(dict(converted), backbone)
-    raise CheckpointError(
-        f'a ConTNet of unknown arch: depths {tuple(depths)}, width {width}; known: {sorted(ARCHS)}'
-    )
-
-
-def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell the backbone's arguments that are not the defaults from our names and their shapes."""
-    options: dict[str, Any] = {}
+    if pooled:
+        options['avg_down'] = True
     row, table = 'position.row', 'position_bias.relative_position_bias_table'
     first = 'backbone.stages.0.0.'
-    if f'{first}encoders.0.{table}' in converted:
+    if f'{first}encoders.0.{table}' in tensors:
         options['pos_encoding'] = 'relative'
-    elif f'{first}encoders.0.{row}' not in converted:
+    elif f'{first}encoders.0.{row}' not in tensors:
         options['pos_encoding'] = 'none'
-    if f'{first}encoders.0.qkv.bias' not in converted:
+    if f'{first}encoders.0.qkv.bias' not in tensors:
         options['qkv_bias'] = False
-    conv = converted.get(f'{first}conv.weight')
+    conv = tensors.get(f'{first}conv.weight')
     if conv is not None and conv.dim() == 4 and 0 < conv.shape[1] < fields['embed_dims'][0]:
         options['conv_groups'] = fields['embed_dims'][0] // conv.shape[1]
 
@@ -108,10 +60,10 @@ def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict
         sizes = []
         for block, encoder in itertools.product(range(depth), range(2)):
             prefix = f'backbone.stages.{stage}.{block}.encoders.{encoder}.'
-            if f'{prefix}{row}' in converted:
-                sizes.append(len(converted[f'{prefix}{row}']))
-            elif f'{prefix}{table}' in converted:
-                sizes.append((math.isqrt(len(converted[f'{prefix}{table}'])) + 1) // 2)
+            if f'{prefix}{row}' in tensors:
+                sizes.append(len(tensors[f'{prefix}{row}']))
+            elif f'{prefix}{table}' in tensors:
+                sizes.append((math.isqrt(len(tensors[f'{prefix}{table}'])) + 1) // 2)
         pair = sizes[:2]
         patch_sizes.append(tuple(pair if sizes == pair * depth else sizes))
     if tuple(patch_sizes) == ((56, 56), (28, 28), (14, 14), (7, 7)):  # whole maps
@@ -119,3 +71,28 @@ def _options(converted: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict
     elif tuple(patch_sizes) != PATCH_SIZES and all(patch_sizes):
         options['patch_sizes'] = tuple(patch_sizes)
     return options
+
+
+KEY_MAP = KeyMap(
+    name='ConTNet',
+    archs=ARCHS,
+    signs=(r'^layer[1-4]\.ConTBlock\d+\.',),
+    width='backbone.stem.conv.weight',
+    dropped=r'\.relative_position_index$',  # follows from the patch size
+    renames=(
+        (r'^fc\.', 'head.fc.'),
+        (r'^layer0\.conv\.conv\.', 'stem.conv.'),
+        (r'^layer([1-4])\.ConTBlock', renumber('stages.{}.', -1)),
+        (r'^(stages\.\d\.\d+)\.bn\.', r'\1.norm.'),
+        (r'\.out_conv\.conv\.', '.conv.'),
+        (r'\.downsample\.conv\.(conv\.)?', '.shortcut.'),
+        (r'\.ste([12])\.', renumber('.encoders.{}.', -1)),
+        (r'\.attn\.(qkv|proj)\.', r'.\1.'),
+        (r'\.attn\.(relative_position_bias_table)$', r'.position_bias.\1'),
+        (r'\.mlp\.(fc[12])\.', r'.\1.'),
+        (r'\.pe\.0$', '.position.row'),
+        (r'\.pe\.1$', '.position.column'),
+    ),
+    adapt=_flatten_encoding,
+    options=_options,
+)

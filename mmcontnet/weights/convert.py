@@ -16,10 +16,16 @@ from torch import Tensor
 from ..checkpoint import find_fault, not_finite, read_checkpoint, unwrap
 from ..errors import CheckpointError
 from . import cmt, contnet, cotnet, resnet_acmix, swin_acmix
-from .family import Converted
+from .key_map import Converted
 
-#: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
-FAMILIES = (contnet, cmt, cotnet, resnet_acmix, swin_acmix)
+#: The first that matches converts.
+KEY_MAPS = (
+    contnet.KEY_MAP,
+    cmt.KEY_MAP,
+    *cotnet.KEY_MAPS,
+    resnet_acmix.KEY_MAP,
+    swin_acmix.KEY_MAP,
+)
 
 #: Where training scripts keep the weights, and their EMA.
 _PLAIN = ('state_dict', 'model')
@@ -39,14 +45,14 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: If no family knows the keys, or keys or shapes differ from the network's.
     """
-    for family in FAMILIES:
-        if family.matches(state_dict):
-            converted = family.convert(state_dict)
+    for key_map in KEY_MAPS:
+        if key_map.matches(state_dict):
+            converted = key_map.convert(state_dict)
             _check_complete(converted)
             return converted
     some = ', '.join(list(state_dict)[:4]) or 'no keys at all'
     some += ', ...' if len(state_dict) > 4 else ''
-    known = ', '.join(family.NAME for family in FAMILIES)
+    known = ', '.join(dict.fromkeys(key_map.name for key_map in KEY_MAPS))
     raise CheckpointError(f'unknown checkpoint: it holds {some}; known families: {known}')
 
 

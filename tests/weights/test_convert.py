@@ -199,11 +199,17 @@ def changed(author: dict, **tensors: torch.Tensor | None) -> dict[str, torch.Ten
         (dict(layer1__ConTBlock7__bn__weight=torch.ones(64)), r'unknown arch: depths \(8, 1'),
         (dict(layer1__ConTBlock0__norm__weight=torch.ones(64)), r'are both backbone.*norm\.weight'),
         (
-            dict(layer1__ConTBlock0__downsample__conv__conv__weight=torch.ones(128, 64, 1, 1)),
-            r"only layers \['1'\] of 1, 2 and 3 pool",
+            dict(
+                layer1__ConTBlock0__downsample__conv__weight=None,
+                layer1__ConTBlock0__downsample__conv__conv__weight=torch.ones(128, 64, 1, 1),
+            ),
+            'shortcuts of layer 1 have a pooling layer',
         ),
-        (dict(layer1__ConTBlock0__ste1__pe__0=torch.ones(1, 1, 7, 32)), r'pe\.0 has shape'),
-        (dict(layer1__ConTBlock0__ste1__pe__1=torch.ones(7)), r'pe\.1 has shape \(7,\)'),
+        (
+            dict(layer1__ConTBlock0__ste1__pe__0=torch.ones(1, 1, 7, 32)),
+            r'pe\.0 cannot be converted: .*shape',
+        ),
+        (dict(layer1__ConTBlock0__ste1__pe__1=torch.ones(7)), r'pe\.1 cannot .*shape \(7,\)'),
         (dict(layer1__ConTBlock0__out_conv__conv__weight=torch.ones(9)), r'conv.weight: \(9,\)'),
     ],
 )

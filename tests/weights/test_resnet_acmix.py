@@ -71,7 +71,7 @@ def test_projections_are_joined_in_the_order_of_queries_keys_and_values() -> Non
     ('key', 'shape', 'message'),
     [
         ('layer1.0.conv2.conv2.weight', None, r'qkv\.weight: \(128, 64, 1, 1\) instead of \(192,'),
-        ('layer1.0.conv2.conv2.weight', (64, 32, 1, 1), 'conv2.conv3.weight do not fit together'),
+        ('layer1.0.conv2.conv2.weight', (64, 32, 1, 1), 'conv2.conv3.weight cannot be converted: '),
         ('layer4.1.bn1.weight', (512,), r'unknown arch: depths \(1, 2, 4, 2\), width 64'),
         ('layer2.0.conv2.rate2', None, 'rate_convolution: nothing instead of'),
     ],

@@ -1,0 +1,776 @@
+"""Checkpoints are read without running or building what they ask for, and what is wrong is said."""
+
+import argparse
+import json
+import os
+import pickle
+import re
+import resource
+import subprocess
+import sys
+import types
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as runner_checkpoint
+from PIL import Image
+from torch import nn
+
+from mmcontnet.analysis.networks import build_model
+from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
+from mmcontnet.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    read_checkpoint,
+    read_weights,
+    safe_loading,
+)
+from mmcontnet.engine import check_model, load_config
+from mmcontnet.errors import CheckpointError, WeightMismatchError
+from mmcontnet.weights import convert_checkpoint
+from tests import families
+from tests.inprocess import run_tool
+from tests.integration.cli import ROOT
+from tests.integration.configs import write_detector
+from tests.parity import record
+
+State = dict[Any, Any]
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Give a test its own folder, and 2 GiB beyond what the process has."""
+    monkeypatch.chdir(tmp_path)
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**31, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+class Mine(torch.Tensor):
+    """A tensor of another type."""
+
+
+class Call:
+    """Unpickling calls a function, and gives the result a state."""
+
+    def __init__(self, function: Callable, *args: Any, state: Any = None) -> None:
+        self.reduced = (function, args, state)
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+def write(content: Any, path: str = 'bad.pth', legacy: bool = False) -> str:
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def rewrite(path: str, edit: Callable[[bytes], bytes] = bytes, compression: int = 0) -> None:
+    """Change the pickle of an archive, and how its members are compressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w', compression) as archive:
+        for name, value in members.items():
+            archive.writestr(name, edit(value) if name.endswith('data.pkl') else value)
+
+
+# What files may not do.
+
+HOSTILE = Call(os.mkdir, 'harmed')
+INTERFACE = OrderedDict()
+INTERFACE.__array_interface__ = dict(shape=(9,), typestr='<f8', data=(4096, False), version=3)
+OBJECTS = (3, '|', None, None, None, -1, -1, 63)
+SUBARRAY = Call(
+    np.dtype, 'V8', False, True, state=(3, '|', (np.dtype('O'), (1,)), None, None, 8, 1, 0)
+)
+REBUILD = torch._utils._rebuild_tensor_v2
+STORAGE = torch.ones(2)._typed_storage()
+TENSOR = (STORAGE, 0, (2,), (1,), False, OrderedDict())
+ATTACKS = {
+    'function': (HOSTILE, r"refers to '(posix|nt)\.mkdir'; only tensors, plain containers and"),
+    'method': (
+        Call(getattr, HistoryBuffer, '__init__'),
+        "asks for '__init__' of 'mmengine.*Buffer'",
+    ),
+    'array of pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "type 'O8'"),
+    'array in an array': (Call(np.ndarray, (1,), SUBARRAY, b'\x41' * 8), "type 'O8'"),
+    'number with a subarray': (
+        Call(
+            np.dtype, 'f8', False, True, state=(3, '<', (np.dtype('f8'), (9,)), None, None, 8, 1, 0)
+        ),
+        'no plain number',
+    ),
+    'array made, not restored': (
+        Call(np.ndarray, (1,), np.dtype('f8'), b'12345678'),
+        'calls numpy',
+    ),
+    'object array': (
+        Call(
+            np.zeros(0).__reduce__()[0],
+            np.ndarray,
+            (0,),
+            b'b',
+            state=(1, (1,), Call(np.dtype, 'O8', False, True, state=OBJECTS), False, b'\x41' * 8),
+        ),
+        "type 'O8'",
+    ),
+    'array longer than its bytes': (
+        Call(
+            np.zeros(0).__reduce__()[0],
+            np.ndarray,
+            (0,),
+            b'b',
+            state=(1, (2**20,), np.dtype('f8'), False, b'12345678'),
+        ),
+        'claims other than the file holds',
+    ),
+    'address for an array': (
+        Call(HistoryBuffer, INTERFACE, INTERFACE),
+        'attributes on an OrderedDict',
+    ),
+    'attributes of a tensor': (Call(REBUILD, *TENSOR, state=dict(x=1)), 'attributes on what torch'),
+    'tensor with hooks': (Call(REBUILD, *TENSOR[:-1], OrderedDict(a=1)), 'with hooks'),
+    'tensor beyond its storage': (
+        Call(REBUILD, STORAGE, 1, *TENSOR[2:]),
+        r'shape \(2,\) claims more',
+    ),
+    'tensor before its storage': (Call(REBUILD, STORAGE, -1, *TENSOR[2:]), 'no valid shape'),
+    'tensor of overflowing size': (
+        Call(REBUILD, STORAGE, 0, (2**33, 2**31), (0, 0), *TENSOR[4:]),
+        'claims more than its storage holds',
+    ),
+    'expanded tensor': (torch.ones(1).expand(2**31), 'would take 8.6e.09 bytes of memory'),
+    'expanded tensors': (
+        [torch.ones(1).expand(2**26 + i) for i in range(32)],
+        'would take 8.6e.09 bytes of memory',
+    ),
+    'allocation': (Call(torch.FloatTensor, 2**32), "refers to 'torch.FloatTensor'"),
+    'bytes without end': (Call(bytearray, 2**34), "refers to 'builtins.bytearray'"),
+    'sparse tensor': (torch.eye(2).to_sparse(), '_rebuild_sparse_tensor.; only'),
+    'tensor without values': (
+        torch.empty(2, device='meta'),
+        '_rebuild_meta_tensor_no_storage.; only',
+    ),
+    'tensor of a subclass': (
+        torch.ones(1).as_subclass(Mine),
+        'refers to',
+    ),
+}
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('attack', ATTACKS)
+def test_attacks_are_refused_in_every_format(attack: str, legacy: bool) -> None:
+    content, message = ATTACKS[attack]
+    for place in (content, {'state_dict': {'a': torch.ones(2)}, 'meta': [content]}):
+        write(place, legacy=legacy)
+        with pytest.raises(
+            CheckpointError, match=rf"^checkpoint 'bad.pth' cannot be read: .*{message}"
+        ):
+            read_checkpoint('bad.pth')
+        assert os.listdir() == ['bad.pth']
+
+
+PROGRAMS = {
+    'nested lists': (b']' * 10**6 + b'a' * (10**6 - 1), 'nested too deeply'),
+    'nested calls': (
+        b'ccollections\nCounter\n' * 10**5 + b')R' + b'\x85R' * (10**5 - 1),
+        'nested too deeply',
+    ),
+    'hash of nested tuples': (b'})' + b'\x85' * 10**6 + b'Ns', 'key that is no string or number'),
+    'itself': (b']q\0h\0a', 'nested too deeply, or repeats its parts'),
+    'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
+    'long text a thousand times': (
+        b'X\0\0\1\0'
+        + b'a' * 65536
+        + b'q\0]('
+        + b'c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R' * 999
+        + b'e',
+        'repeats its parts without end',
+    ),
+    'text that is not there': (b'X\xff\xff\xff\x7fabc', 'broken .*expected 2147483647 bytes'),
+    'no end': (b'N', 'broken'),
+}
+
+
+@pytest.mark.parametrize('attack', PROGRAMS)
+def test_programs_that_would_take_all_memory_or_time_are_refused(attack: str) -> None:
+    program, message = PROGRAMS[attack]
+    write({})
+    rewrite('bad.pth', lambda _: b'\x80\x02' + program + b'.' * (attack != 'no end'))
+    with pytest.raises(CheckpointError, match=f'cannot be read: .*{message}'):
+        read_checkpoint('bad.pth')
+
+
+def test_sizes_that_are_merely_claimed_take_no_memory() -> None:
+    write(torch.zeros(77))
+    few, many = (pickle.dumps(n, protocol=2)[2:-1] for n in (77, 2**31 - 1))
+    rewrite('bad.pth', lambda program: program.replace(few, many))
+    with pytest.raises(CheckpointError, match="storage '0' claims more than the file holds"):
+        read_checkpoint('bad.pth')
+    write(torch.zeros(10**6))
+    rewrite('bad.pth', compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=r'claims 4\.0e\+06 bytes, and has'):
+        read_checkpoint('bad.pth')
+
+
+def test_random_files_give_plain_values_or_one_line() -> None:
+    command = [sys.executable, '-X', 'faulthandler', '-m', 'tests.checkpoint_fuzz']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r'^\d{3,} read$', done.stdout, re.MULTILINE)
+
+
+# What they may hold.
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_what_a_training_saves_is_read(legacy: bool) -> None:
+    weights = OrderedDict(w=torch.randn(3, 4), b=torch.tensor([True, False]), n=torch.tensor(3))
+    weights.update(
+        tied=weights['w'].T,
+        none=torch.empty(0, 3),
+        half=nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
+        unsigned=torch.ones(2).to(torch.uint16),
+        complex=torch.ones(2, dtype=torch.complex64),
+    )
+    weights._metadata = OrderedDict({'': dict(version=2)})  # type: ignore[attr-defined]
+    palette = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    meta = dict(epoch=1, seed=np.int64(3), classes=('a', 'b'), flags={1, 2}, part=slice(1, 2))
+    numbers = [palette, np.asfortranarray(palette), np.array([0.5], '>f4'), np.array([True])]
+    log = HistoryBuffer([1.0, 3.0], [1, 1])
+    content = dict(
+        state_dict=weights,
+        message_hub=dict(
+            log_scalars={'loss': log, 'lr': HistoryBuffer()},
+            runtime_info=dict(best=np.float64(0.5), text=b'x'),
+        ),
+        meta=dict(meta, metainfo=ConfigDict(info=dict(source='mine'))),
+        args=argparse.Namespace(lr=0.1, device=torch.device('cuda:0'), milestones=Counter([3, 3])),
+        numbers=numbers,
+    )
+    path = write(content, 'epoch_1.pth', legacy)
+    with safe_loading():
+        through_mmengine = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    for found in (read_checkpoint(path), read_checkpoint(path, mmap=True), through_mmengine):
+        for name, tensor in weights.items():
+            assert type(found['state_dict'][name]) is torch.Tensor
+            torch.testing.assert_close(found['state_dict'][name], tensor.data, rtol=0, atol=0)
+        assert found['state_dict']['tied'].data_ptr() == found['state_dict']['w'].data_ptr()
+        assert found['state_dict']._metadata == weights._metadata
+        hub = found['message_hub']
+        assert [part.tolist() for part in hub['log_scalars']['loss'].data] == [[1, 3], [1, 1]]
+        hub['log_scalars']['lr'].update(0.5)
+        assert hub['log_scalars']['lr'].mean() == 0.5
+        assert hub['runtime_info'] == dict(best=0.5, text=b'x')
+        assert found['meta'] == dict(meta, metainfo=dict(info=dict(source='mine')))
+        assert found['args'] == dict(lr=0.1, device='cuda:0', milestones={3: 2})
+        for array, expected in zip(found['numbers'], numbers, strict=True):
+            np.testing.assert_array_equal(array, expected, strict=array.dtype.itemsize == 1)
+
+
+SCHEDULERS = [
+    dict(type='ConstantLR'),
+    dict(type='CosineAnnealingLR', T_max=3),
+    dict(type='CosineRestartLR', periods=[2], restart_weights=[1], eta_min=0),
+    dict(type='ExponentialLR', gamma=0.9),
+    dict(type='LinearLR'),
+    dict(type='MultiStepLR', milestones=[1, 2]),
+    dict(type='OneCycleLR', eta_max=0.1, total_steps=10),
+    dict(type='OneCycleLR', eta_max=0.1, total_steps=10, anneal_strategy='linear'),
+    dict(type='PolyLR'),
+    dict(type='ReduceOnPlateauLR', monitor='loss'),
+    dict(type='StepLR', step_size=2),
+]
+
+
+def test_the_state_of_every_scheduler_is_read() -> None:
+    for config in SCHEDULERS:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+        state = PARAM_SCHEDULERS.build(dict(config, optimizer=optimizer)).state_dict()
+        path = write(dict(param_schedulers=[state]))
+        assert read_checkpoint(path)['param_schedulers'] == [state], config
+    rates = {name for name in PARAM_SCHEDULERS.module_dict if name.endswith('LR')}
+    assert rates == {config['type'] for config in SCHEDULERS}
+
+
+def test_what_numpy_1_and_other_protocols_wrote_is_read() -> None:
+    write({'x': np.float64(0.5)})
+    rewrite('bad.pth', lambda program: program.replace(b'numpy._core.', b'numpy.core.'))
+    assert read_checkpoint('bad.pth') == {'x': 0.5}
+    for protocol in (2, 3, 4, 5):
+        torch.save({'w': torch.ones(2), 'text': 'a' * 300}, 'new.pth', pickle_protocol=protocol)
+        assert read_checkpoint('new.pth')['w'].tolist() == [1, 1]
+
+
+def test_options_that_swins_training_keeps_beside_the_weights_are_read_without_yacs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As yacs has it: a dict that keeps its state beside.
+    node = type('CfgNode', (dict,), {'__module__': 'yacs.config'})
+    module = types.ModuleType('yacs.config')
+    module.CfgNode = node  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', module)
+    config = node(MODEL=node(TYPE='swin', DEPTHS=[2, None]))
+    config.__dict__.update(__immutable__=True, __deprecated_keys__=set())
+    shapes = record('cont-s')['state_dict']
+    state = {k: torch.zeros(()).expand(s) for k, s in shapes.items()}
+    write({'model': state, 'config': config}, 'author.pth')
+    monkeypatch.setitem(sys.modules, 'yacs.config', None)
+    assert read_checkpoint('author.pth')['config']['MODEL'] == {'TYPE': 'swin', 'DEPTHS': [2, None]}
+    assert convert_checkpoint('author.pth', 'ours.pth').entry == 'model'
+
+
+def safetensors(header: Any, data: bytes = b'') -> None:
+    content = json.dumps(header).encode()
+    Path('bad.safetensors').write_bytes(len(content).to_bytes(8, 'little') + content + data)
+
+
+def test_safetensors_are_read_and_checked() -> None:
+    entry = dict(dtype='F32', shape=[2, 1], data_offsets=[0, 8])
+    data = np.array([1, 2], 'f4').tobytes()
+    safetensors({'__metadata__': {'format': 'pt'}, 'w': entry}, data)
+    for mmap in (False, True):
+        assert read_checkpoint('bad.safetensors', mmap=mmap)['w'].tolist() == [[1], [2]]
+    assert read_weights('bad.safetensors').keys() == {'w'}
+    for change in (
+        dict(shape=[2**40, 1]),
+        dict(shape=[-2, -1]),
+        dict(data_offsets=[0, 2**40]),
+        dict(data_offsets=[-8, 0]),
+        dict(dtype='F8_E5M2FNUZ'),
+    ):
+        safetensors({'w': {**entry, **change}}, data)
+        with pytest.raises(CheckpointError, match="'bad.safetensors' cannot be read: 'w' "):
+            read_checkpoint('bad.safetensors')
+
+
+# Through mmengine, and from the web.
+
+
+def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterwards() -> None:
+    write({'state_dict': {}, 'meta': HOSTILE})
+    before = dict(CheckpointLoader._schemes), runner_checkpoint.load_from_http
+    with pytest.raises(CheckpointError, match=r'\.mkdir'), safe_loading(), safe_loading():
+        runner_checkpoint.load_checkpoint(nn.Linear(1, 1), 'bad.pth')
+    assert (dict(CheckpointLoader._schemes), runner_checkpoint.load_from_http) == before
+    assert not os.path.exists('harmed')
+
+
+def test_importing_changes_nothing_of_mmengine_and_torch() -> None:
+    program = (
+        'import torch\n'
+        'from mmengine.runner import checkpoint\n'
+        'def state(): return (dict(checkpoint.CheckpointLoader._schemes),\n'
+        '    checkpoint.load_from_http, set(torch.serialization.get_safe_globals()))\n'
+        'before = state()\n'
+        'import mmcontnet.checkpoint, mmcontnet.weights\n'
+        'assert state() == before\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    subprocess.run([sys.executable, '-c', program], env=environment, check=True, timeout=100)
+
+
+def test_files_from_the_web_are_fetched_once_and_read_as_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    write({'w': torch.ones(2)}, 'good.pth')
+    write({'w': HOSTILE})
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server, safe_loading():
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}'
+        with pytest.raises(CheckpointError, match=r"bad\.pth' cannot be read: it refers to"):
+            CheckpointLoader.load_checkpoint(f'{url}/bad.pth')
+        with pytest.raises(CheckpointError, match=r"/none\.pth' cannot be fetched: .*404"):
+            CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+        for _ in range(2):
+            assert read_weights(f'{url}/good.pth?download=1')['w'].tolist() == [1, 1]
+            Path('good.pth').unlink(missing_ok=True)
+        server.shutdown()
+    assert not os.path.exists('harmed')
+
+
+# Files and weights that are no good, and what is said of them.
+
+
+def save(fault: str, good: State, path: str) -> None:
+    """Write a checkpoint that is good but for one thing."""
+    name = next(name for name in good if 'running' not in name)
+    changes: dict[str, Any] = {
+        'expanded': {name: torch.ones(1).expand(2**31)},
+        'larger': {name: torch.zeros(10**6)},
+        'not a number': {name: good[name] * float('nan')},
+        'infinite': {name: good[name] - float('inf')},
+        'no tensor': {name: [1.0, 2.0]},
+        'numbered': {3: good[name]},
+        'two lines': {'a\nb': good[name]},
+    }
+    if fault == 'folder':
+        Path(path).mkdir()
+    elif fault in ('empty', 'text'):
+        Path(path).write_text('<!DOCTYPE html>' if fault == 'text' else '')
+    elif fault in ('list', 'nothing', 'tensor'):
+        write({'list': [good[name]], 'nothing': {}, 'tensor': good[name]}[fault], path)
+    elif fault == 'EMA alone':
+        write(dict(ema_state_dict=good, meta={}), path)
+    elif fault == 'program':
+        torch.jit.save(torch.jit.script(nn.ReLU()), path)
+    elif fault == 'pickle':
+        Path(path).write_bytes(pickle.dumps(good, protocol=2))
+    elif fault != 'missing':
+        logs = dict(meta=dict(epoch=1, iter=2), message_hub={}, optimizer={})
+        write({'state_dict': {**good, **changes.get(fault, {})}, **logs}, path)
+    if fault == 'cut':
+        Path(path).write_bytes(Path(path).read_bytes()[:-100])
+    elif fault == 'damaged':
+        content = bytearray(Path(path).read_bytes())
+        content[len(content) // 2] ^= 1
+        Path(path).write_bytes(content)
+
+
+#: What is wrong with the file, and what both the converter and the other tools say of it.
+FAULTS = {
+    'missing': 'not found',
+    'folder': 'is a folder, not a file',
+    'empty': 'cannot be read: it is empty',
+    'text': r"neither a file of torch\.save nor \.safetensors: it begins with b'<!DOCTYPE",
+    'cut': 'cannot be read: it is cut short',
+    'program': 'it is a TorchScript program',
+    'pickle': r'it is a pickle, but not one of torch\.save|refers to',
+    'list': 'no state dict.*: it is no mapping|no state dict, but a list',
+    'tensor': 'no state dict.*: it is no mapping|no state dict, but a Tensor',
+    'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
+    'EMA alone': 'ema_state_dict is of type OrderedDict|no state_dict, .* ema_state_dict and meta',
+    'expanded': r'would take 8\.6e\+09 bytes of memory',
+    'larger': 'of another shape|of unknown arch: .* width 1000000',
+    'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
+    'infinite': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
+    'no tensor': 'is of type list; weights are tensors|missing or of another shape',
+    'numbered': 'a key of type int; names are strings',
+    'two lines': r"the name 'a\\nb' cannot be printed",
+}
+
+
+@pytest.fixture(scope='module')
+def backbone() -> ConTNet:
+    return ConTNet(families.CONTNET)
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_loading_and_converting_name_the_file_and_the_fault(
+    fault: str, backbone: ConTNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(fault, backbone.state_dict(), 'bad.pth')
+    with pytest.raises(
+        CheckpointError, match=rf"^checkpoint 'bad\.pth' .*({FAULTS[fault]})"
+    ) as error:
+        load_checkpoint(backbone, 'bad.pth')
+    assert '\n' not in str(error.value)
+
+    shapes = record('cont-s')['state_dict']
+    save(fault, {k: torch.zeros(()).expand(s) for k, s in shapes.items()}, 'author.pth')
+    line = str(run_tool(monkeypatch, 'convert_checkpoint.py', 'author.pth', 'out.pth'))
+    assert re.match(rf"convert_checkpoint.py: error: .*'author\.pth' .*({FAULTS[fault]})", line)
+    assert '\n' not in line and not os.path.exists('out.pth')
+
+
+def test_damage_is_found_where_all_of_a_file_is_read() -> None:
+    save('damaged', {'w': torch.zeros(10**4)}, 'bad.pth')
+    with pytest.raises(
+        CheckpointError, match="'bad.pth' cannot be read: it is damaged at .*data/0"
+    ):
+        read_checkpoint('bad.pth')
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root reads everything')
+def test_a_file_that_must_not_be_read_is_named() -> None:
+    Path('bad.pth').touch(mode=0)
+    with pytest.raises(CheckpointError, match=r"'bad\.pth' cannot be read: Permission denied"):
+        read_weights('bad.pth')
+
+
+# Weights that fit or not.
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda model: nn.DataParallel(model),
+        lambda model: torch.compile(model),
+        lambda model: torch.compile(nn.DataParallel(model)),
+        lambda model: nn.DataParallel(torch.compile(model)),
+        lambda model: nn.Sequential(OrderedDict(a=torch.compile(model[0]), b=model[1])),
+    ],
+)
+def test_names_of_wrapped_models_are_read_without_the_wrappers(
+    wrap: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    model = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
+    path = write({'state_dict': wrap(model).state_dict()}, 'wrapped.pth')
+    assert read_weights(path).keys() == model.state_dict().keys()
+    assert capsys.readouterr().out.count("'wrapped.pth' is of a wrapped model") == 1
+    with safe_loading():
+        found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    assert found['state_dict'].keys() == model.state_dict().keys()
+
+
+def test_a_module_called_module_keeps_its_name() -> None:
+    write({'module.a': torch.ones(1), 'b': torch.ones(1)}, 'own.pth')
+    assert read_weights('own.pth').keys() == {'module.a', 'b'}
+
+
+class Renaming(nn.Module):
+    """Takes weights by an old name, as mmdet's FCOS does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kept, self.backbone, self.new = (nn.Linear(width, width) for _ in range(3))
+        self._register_load_state_dict_pre_hook(self.rename)
+
+    @staticmethod
+    def rename(state: dict, prefix: str, *args: object) -> None:
+        for name in [name for name in state if name.startswith('old.')]:
+            state[name.replace('old.', 'new.')] = state.pop(name)
+
+
+def test_what_does_not_fit_is_found_where_a_hook_renames_it() -> None:
+    weights = {
+        **{f'{name}.weight': torch.full((3, 3), 2.0) for name in ('kept', 'backbone')},
+        **{f'{name}.bias': torch.full((3,), 2.0) for name in ('kept', 'backbone')},
+        'old.weight': torch.ones(2, 2),
+        'old.bias': torch.full((3,), torch.nan),
+    }
+    with pytest.raises(WeightMismatchError, match=r'1 of 6 tensors of Renaming .* \(new\.weight\)'):
+        load_weights(Renaming(3), weights, 'file')
+    with pytest.raises(WeightMismatchError, match=r'infinity in 1 tensors \(new\.bias\)'):
+        load_weights(Renaming(3), weights, 'file', 'backbone')
+    module = Renaming(3)
+    weights['old.bias'] = torch.full((3,), 2.0)
+    assert load_weights(module, weights, 'file', 'half') == ['new.weight']
+    assert all((p == 2).all() for name, p in module.named_parameters() if name != 'new.weight')
+    assert not module._load_state_dict_post_hooks
+    del weights['backbone.bias']
+    with pytest.raises(WeightMismatchError, match=r'1 of 6 tensors .* \(backbone\.bias\)'):
+        load_weights(Renaming(3), weights, 'file', 'backbone')
+    with pytest.raises(WeightMismatchError, match=r'4 of 6 tensors'):
+        load_weights(Renaming(3), {k: v for k, v in weights.items() if 'kept' in k}, 'file', 'half')
+
+
+def test_an_error_of_a_hook_is_no_misfit() -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError('size mismatch for a reason of its own')
+
+    module = nn.Linear(1, 1)
+    module._register_load_state_dict_pre_hook(fail)
+    with pytest.raises(RuntimeError, match='a reason of its own'):
+        load_weights(module, nn.Linear(1, 1).state_dict(), 'file')
+
+
+def test_weights_of_another_family_are_refused() -> None:
+    state = {f'backbone.{k}': v for k, v in CMT(families.CMT).state_dict().items()}
+    write({'state_dict': state}, 'cmt.pth')
+    with pytest.raises(
+        CheckpointError, match=r"'cmt\.pth' does not fit: (\d+) of \1 tensors of ConTNet"
+    ):
+        load_checkpoint(ConTNet(families.CONTNET), 'cmt.pth', 'backbone.')
+
+
+def test_infinity_in_a_buffer_that_is_not_learnt_is_its_meaning() -> None:
+    module = nn.Linear(1, 1)
+    module.register_buffer('mask', torch.zeros(2))
+    state = {**module.state_dict(), 'mask': torch.tensor([0, -torch.inf])}
+    assert load_weights(module, state, 'it') == []
+    assert module.mask.isinf().any()
+
+
+# Through the command lines.
+
+
+@pytest.fixture(scope='module')
+def whole_model(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """Return the state of the detector that ``write_detector`` describes."""
+    config = write_detector(tmp_path_factory.mktemp('config'))
+    return build_model(load_config(str(config))).state_dict()
+
+
+TOOLS = {
+    'test.py': ('CONFIG', 'bad.pth'),
+    'train.py --resume': ('CONFIG', '--resume', 'bad.pth'),
+    'train.py load_from': ('CONFIG', '--cfg-options', 'load_from=bad.pth'),
+    'train.py init_cfg': ('CONFIG',),
+    'demo.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'out.png'),
+    'attention_map.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'o.png'),
+    'receptive_field.py': ('CONFIG=bad.pth', '--images', 'image.png', '--out', 'out.png'),
+    'export_onnx.py': ('CONFIG', 'bad.pth', '--shape', '64', '64', '--out', 'out.onnx'),
+    'path_rates.py': ('bad.pth', '--out', 'out.png'),
+}
+
+
+@pytest.mark.parametrize('fault', ['hostile', 'not a number'])
+@pytest.mark.parametrize('tool', TOOLS)
+def test_every_tool_says_it_in_a_line_and_writes_and_runs_nothing(
+    tool: str, fault: str, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_detector(tmp_path)
+    if tool.endswith('init_cfg'):
+        init_cfg = "dict(type='Pretrained', checkpoint='bad.pth', prefix='backbone.')"
+        config.write_text(config.read_text().replace('init_cfg=None', f'init_cfg={init_cfg}'))
+    Image.new('RGB', (32, 32)).save('image.png')
+    if fault == 'hostile':
+        write({'state_dict': {'w': HOSTILE}})
+    else:
+        save(fault, whole_model, 'bad.pth')
+    arguments = [argument.replace('CONFIG', str(config)) for argument in TOOLS[tool]]
+    line = run_tool(monkeypatch, tool.partition(' ')[0], *arguments)
+    assert isinstance(line, str) and '\n' not in line
+    assert line.startswith(tool.partition(' ')[0] + ": error: checkpoint 'bad.pth' ")
+    assert sorted(os.listdir()) == ['bad.pth', 'image.png', config.name]
+
+
+@pytest.mark.parametrize('rate', [torch.ones(2), torch.tensor(float('nan')), 1.0])
+def test_rates_that_are_no_numbers_are_named(rate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = ResNetACmix(families.RESNET_ACMIX, combine='rates').state_dict()
+    name = next(name for name in state if name.endswith('rate_convolution'))
+    torch.save({'state_dict': {**state, name: rate}}, 'bad.pth')
+    line = run_tool(monkeypatch, 'path_rates.py', 'bad.pth', '--out', 'out.png')
+    assert line.startswith("path_rates.py: error: checkpoint 'bad.pth'")
+    assert name.rpartition('.')[0] in line
+    assert os.listdir() == ['bad.pth']
+
+
+NO_DATA = "data_root 'data/coco/' not found"  # the next check
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'option', 'message', 'told'),
+    [
+        ('none', [], NO_DATA, None),
+        ('bbox_head.retina_cls', [], NO_DATA, "load_from 'weights.pth' has no .* fit 2 tensors"),
+        (
+            'backbone.stem',
+            [],
+            r"'weights\.pth' does not fit: 1 of .*; --allow-missing trains",
+            None,
+        ),
+        ('b', [], 'does not fit: .*; --allow-missing trains nevertheless', None),  # and the head
+        ('b', ['--allow-missing'], NO_DATA, None),
+    ],
+)
+def test_training_starts_without_a_head_but_not_without_a_backbone(
+    lacks: str,
+    option: list[str],
+    message: str,
+    told: str | None,
+    whole_model: State,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    config = write_detector(tmp_path)
+    state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
+    torch.save({'state_dict': state}, 'weights.pth')
+    options = ['--cfg-options', 'load_from=weights.pth', *option]
+    line = run_tool(monkeypatch, 'train.py', config, *options)
+    assert re.search(message, str(line))
+    error = capsys.readouterr().err
+    assert re.search(told, error) if told else 'load_from' not in error
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'message'),
+    [
+        ('none', NO_DATA),
+        ('bbox_head.retina_cls', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
+        ('backbone', r"'bad\.pth' does not fit"),
+    ],
+)
+def test_a_training_goes_on_with_all_weights_alone(
+    lacks: str, message: str, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_detector(tmp_path)
+    state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
+    save('', state, 'bad.pth')
+    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
+    assert re.search(message, str(line))
+
+
+def test_a_run_that_left_no_checkpoint_starts_as_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ['--resume', '--cfg-options', 'load_from=none.pth']
+    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
+    assert line == "train.py: error: checkpoint 'none.pth' not found"
+
+
+@pytest.mark.parametrize('meta', [{}, dict(epoch=1, iter=2, config='open("harmed", "w")')])
+def test_a_training_goes_on_by_what_a_training_saves_and_runs_no_config_of_its(
+    meta: dict, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_detector(tmp_path)
+    torch.save(dict(state_dict=whole_model, meta=meta, message_hub={}, optimizer={}), 'bad.pth')
+    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
+    assert re.search(r"'bad\.pth': its meta(\.config is a program| does not say epoch)", str(line))
+    assert not os.path.exists('harmed')
+
+
+def test_one_file_is_started_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ['--cfg-options', 'load_from=a.pth,b.pth']
+    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
+    assert line == "train.py: error: load_from must be one file or URL, got ['a.pth', 'b.pth']"
+
+
+@pytest.mark.parametrize('key', ['load_from', 'model.backbone.init_cfg.checkpoint'])
+def test_weights_that_cannot_be_fetched_are_named(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
+    url = 'http://127.0.0.1:9/weights.pth'  # where nothing listens
+    line = run_tool(monkeypatch, 'train.py', config, '--cfg-options', f'{key}={url}')
+    assert str(line).startswith(f"train.py: error: checkpoint '{url}' cannot be fetched: ")
+    assert '\n' not in str(line)
+
+
+def test_backbones_of_others_are_refused_weights_of_which_almost_none_fits() -> None:
+    backbone = dict(type='mmdet.ResNet', depth=18, base_channels=4)
+    state = MODELS.build(backbone).state_dict()
+    init_cfg = dict(type='Pretrained', checkpoint='weights.pth')
+    cfg = Config(dict(model=dict(backbone=dict(backbone, init_cfg=init_cfg))))
+    names = sorted(state)
+    torch.save({name: state[name] for name in names[: len(names) * 2 // 3]}, 'weights.pth')
+    check_model(cfg)
+    torch.save({name: state[name] for name in names[: len(names) // 3]}, 'weights.pth')
+    with pytest.raises(WeightMismatchError, match=r"'weights\.pth' .* does not fit: .* of ResNet"):
+        check_model(cfg)
+    check_model(cfg, allow_missing=True)
+
+
+def test_testing_refuses_weights_that_would_stay_random_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
+    write({'state_dict': {'backbone.stem.conv.0.weight': torch.zeros(3)}}, 'other.pth')
+    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--check-only')
+    assert "checkpoint 'other.pth' does not fit: " in message
+    assert '--allow-missing' in message
+    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--allow-missing')
+    assert "data_root 'data/coco/' not found" in message  # the next check
