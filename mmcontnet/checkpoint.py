@@ -41,26 +41,21 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
     Raises:
         CheckpointError: If the file is missing, broken, or holds anything else.
     """
-    file = os.path.expanduser(path)
+    file, source = os.path.expanduser(path), f'checkpoint {str(path)!r}'
     if os.path.isdir(file):
-        raise CheckpointError(f'checkpoint {str(path)!r} is a folder, not a file')
+        raise CheckpointError(f'{source} is a folder, not a file')
     if not os.path.isfile(file):
-        raise CheckpointError(f'checkpoint {str(path)!r} not found')
+        raise CheckpointError(f'{source} not found')
     try:
         with open(file, 'rb') as stream:
             return read_file(stream, mmap)
     except CheckpointError as error:
-        raise CheckpointError(f'checkpoint {str(path)!r} cannot be read: {error}') from None
+        raise CheckpointError(f'{source} cannot be read: {error}') from None
     except OSError as error:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} cannot be read: {error.strerror}'
-        ) from error
+        raise CheckpointError(f'{source} cannot be read: {error.strerror or error}') from error
     except Exception as error:  # a broken file may raise anything
-        reason = str(error).partition('\n')[0]
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} cannot be read: it is broken '
-            f'({type(error).__name__}: {reason:.200})'
-        ) from error
+        reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
+        raise CheckpointError(f'{source} cannot be read: it is broken ({reason:.200})') from error
 
 
 def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[str, Tensor]:
@@ -93,7 +88,7 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
     if state and not tensors:
         raise CheckpointError(
             f'checkpoint {source!r} holds no {entries[0]}, and no tensors beside '
-            f'{" and ".join(map(str, list(state)[:4]))}'
+            f'{", ".join(map(repr, list(state)[:4]))}'
         )
     if fault := find_fault(tensors):
         raise CheckpointError(f'checkpoint {source!r} cannot be loaded: {fault}')
@@ -118,6 +113,8 @@ def find_fault(state: Mapping[Any, Any]) -> str | None:
 
 def unwrap(weights: dict[str, Any]) -> dict[str, Any]:
     """Take out of names what wrappers of a model put there; DDP's only where all names have it."""
+    if not all(isinstance(name, str) for name in weights):
+        return weights
 
     def strip(name: str, parallel: bool) -> str:
         parts = [part for part in name.split('.') if part not in _WRAPPERS]

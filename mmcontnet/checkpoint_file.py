@@ -31,44 +31,25 @@ _CLAIMABLE = 2**30
 #: Containers in containers.
 _MAX_DEPTH = 64
 
-#: Storages by the name that a pickle has for them.
-_STORAGES = {
-    'Double': torch.float64,
-    'Float': torch.float32,
-    'Half': torch.float16,
-    'BFloat16': torch.bfloat16,
-    'Long': torch.int64,
-    'Int': torch.int32,
-    'Short': torch.int16,
-    'Char': torch.int8,
-    'Byte': torch.uint8,
-    'Bool': torch.bool,
-    'ComplexFloat': torch.complex64,
-    'ComplexDouble': torch.complex128,
-}
-_STORAGES = {f'torch.{name}Storage': dtype for name, dtype in _STORAGES.items()}
-_STORAGES |= {name.replace('torch.', 'torch.cuda.'): dtype for name, dtype in _STORAGES.items()}
-_STORAGES['torch.storage.UntypedStorage'] = torch.uint8
+
+def _types(text: str) -> dict[str, torch.dtype]:
+    pairs = (pair.split(':') for pair in text.split())
+    return {name: getattr(torch, dtype) for name, dtype in pairs}
+
+
+_TYPES = _types(
+    'Double:float64 Float:float32 Half:float16 BFloat16:bfloat16 Long:int64 Int:int32 Short:int16 '
+    'Char:int8 Byte:uint8 Bool:bool ComplexFloat:complex64 ComplexDouble:complex128'
+)
+#: Types of storages by the names that pickles have for them; the second was CUDA's before 1.6.
+_STORAGES = {f'torch.{name}Storage': dtype for name, dtype in _TYPES.items()}
+_STORAGES |= {f'torch.cuda.{name}Storage': dtype for name, dtype in _TYPES.items()}
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-#: Types that have no storage of their own.
-_BY_TYPE = {
-    dtype
-    for name, dtype in _DTYPES.items()
-    if name.startswith(('torch.float8_', 'torch.uint16', 'torch.uint32', 'torch.uint64'))
-}
-_SAFETENSORS = {
-    'F64': torch.float64,
-    'F32': torch.float32,
-    'F16': torch.float16,
-    'BF16': torch.bfloat16,
-    'I64': torch.int64,
-    'I32': torch.int32,
-    'I16': torch.int16,
-    'I8': torch.int8,
-    'U8': torch.uint8,
-    'BOOL': torch.bool,
-}
-_NUMPY = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+_SAFETENSORS = _types(
+    'F64:float64 F32:float32 F16:float16 BF16:bfloat16 I64:int64 I32:int32 I16:int16 I8:int8 '
+    'U8:uint8 BOOL:bool'
+)
+_NUMPY = 'b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8'.split()
 
 
 def read_file(file: BinaryIO, map_tensors: bool) -> Any:
@@ -115,24 +96,24 @@ def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
     folder = names[0].removesuffix('data.pkl')
     if f'{folder}constants.pkl' in archive.namelist():
         raise CheckpointError('it is a TorchScript program; save the state_dict of its model')
-    if f'{folder}byteorder' in archive.namelist():
-        if archive.read(f'{folder}byteorder') != b'little':
-            raise CheckpointError('its numbers are in big-endian order')
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(folder + name)
+        except zipfile.BadZipFile:  # by its check sum
+            raise CheckpointError(f'it is damaged at {name!r:.100}') from None
 
     def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
         member = archive.getinfo(f'{folder}data/{key}')
-        if length * dtype.itemsize > member.file_size:
-            raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
-        if map_tensors and member.compress_type == zipfile.ZIP_STORED:
-            header = content[member.header_offset : member.header_offset + 30]
-            extra = int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:], 'little')
-            return _numbers(content, dtype, length, member.header_offset + 30 + extra)
-        try:
-            return _numbers(bytearray(archive.read(member)), dtype, length)
-        except zipfile.BadZipFile:  # by its check sum
-            raise CheckpointError(f'it is damaged at {member.filename!r:.100}') from None
+        if not map_tensors or member.compress_type != zipfile.ZIP_STORED:
+            return _numbers(bytearray(read(f'data/{key}')), dtype, length, key)
+        start = member.header_offset + 30  # and two texts, whose lengths are the header's last
+        start += sum(int.from_bytes(content[start - n : start - n + 2], 'little') for n in (4, 2))
+        return _numbers(memoryview(content)[start : start + member.file_size], dtype, length, key)
 
-    program = archive.read(names[0])
+    if f'{folder}byteorder' in archive.namelist() and read('byteorder') != b'little':
+        raise CheckpointError('its numbers are in big-endian order')
+    program = read('data.pkl')
     return _Restorer(storage, 16 * len(program)).restore(_unpickle(io.BytesIO(program)))
 
 
@@ -142,26 +123,22 @@ def _read_legacy(content: mmap.mmap) -> Any:
         raise CheckpointError('it is a pickle, but not one of torch.save')
     if _unpickle(content) != 1001 or _unpickle(content).get('little_endian') is not True:
         raise CheckpointError('it is of an unknown version, or its numbers are big-endian')
-    storages: dict[str, torch.dtype] = {}
-    program = _unpickle(content, storages)
+    types: dict[str, torch.dtype] = {}
+    tree = _unpickle(content, types)
     budget = 16 * content.tell()
-    keys = _unpickle(content)
     places: dict[str, tuple[int, int]] = {}
-    position = content.tell()
+    keys, end = _unpickle(content), content.tell()
     for key in keys:
-        length = int.from_bytes(content[position : position + 8], 'little')
-        places[key] = position + 8, length
-        position += 8 + length * storages[key].itemsize
-        if position > len(content):
+        begin = end + 8
+        end = begin + int.from_bytes(content[end:begin], 'little') * types[key].itemsize
+        places[key] = begin, end
+        if end > len(content):
             raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
 
     def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
-        start, stored = places[key]
-        if length > stored:
-            raise CheckpointError(f'storage {key!r:.50} claims more than the file holds')
-        return _numbers(bytearray(content[start : start + length * dtype.itemsize]), dtype, length)
+        return _numbers(bytearray(content[slice(*places[key])]), dtype, length, key)
 
-    return _Restorer(storage, budget).restore(program)
+    return _Restorer(storage, budget).restore(tree)
 
 
 def _read_safetensors(content: mmap.mmap, map_tensors: bool) -> dict[str, Tensor]:
@@ -169,39 +146,37 @@ def _read_safetensors(content: mmap.mmap, map_tensors: bool) -> dict[str, Tensor
     if start > len(content):
         raise CheckpointError('its header claims more than the file holds')
     tensors = {}
+    left = len(content)
     for name, entry in json.loads(content[8:start]).items():
         if name == '__metadata__':
             continue
-        if entry['dtype'] not in _SAFETENSORS:
-            raise CheckpointError(
-                f'{name!r:.100} is of type {entry["dtype"]!r:.20}, which is not read'
-            )
-        dtype, shape = _SAFETENSORS[entry['dtype']], entry['shape']
-        begin, end = (start + offset for offset in entry['data_offsets'])
-        if not _are_sizes(shape) or not _are_sizes((begin - start, end - begin)):
-            raise CheckpointError(f'{name!r:.100} has no valid shape or place')
-        if end > len(content) or math.prod(shape) * dtype.itemsize != end - begin:
-            raise CheckpointError(f'{name!r:.100} claims more than the file holds')
-        data = content if map_tensors else bytearray(content[begin:end])
-        numbers = _numbers(data, dtype, math.prod(shape), begin if map_tensors else 0)
+        shape, (begin, end) = entry['shape'], entry['data_offsets']
+        if entry['dtype'] not in _SAFETENSORS or not _are_sizes((*shape, begin, end - begin)):
+            raise CheckpointError(f'tensor {name!r:.100} is of a type or shape that is not read')
+        left -= end - begin  # also of tensors that share their place
+        data = memoryview(content)[start + begin : start + end]
+        if left < 0 or end - begin != math.prod(shape) * _SAFETENSORS[entry['dtype']].itemsize:
+            raise CheckpointError(f'tensor {name!r:.100} claims more than the file holds')
+        numbers = _numbers(
+            data if map_tensors else bytearray(data),
+            _SAFETENSORS[entry['dtype']],
+            math.prod(shape),
+            name,
+        )
         tensors[name] = numbers.reshape(shape)
     return tensors
 
 
-def _numbers(
-    content: bytearray | mmap.mmap, dtype: torch.dtype, length: int, start: int = 0
-) -> Tensor:
-    """Make a vector of bytes, which holds enough of them."""
-    end = start + length * dtype.itemsize
-    if end > len(content):
-        raise CheckpointError('a storage claims more than the file holds')
+def _numbers(data: Any, dtype: torch.dtype, length: int, name: str) -> Tensor:
+    """Make a vector of bytes, which it then shares."""
+    if length * dtype.itemsize > len(data):
+        raise CheckpointError(f'storage {name!r:.100} claims more than the file holds')
     if not length:
         return torch.empty(0, dtype=dtype)
-    if start % 64:  # as PyTorch's own memory lies; vectorised code may rely on it
-        content, start = bytearray(content[start:end]), 0
     if dtype == torch.bool:  # any byte but 0 and 1 would be undefined behaviour
-        return torch.frombuffer(content, dtype=torch.uint8, count=length, offset=start).ne(0)
-    return torch.frombuffer(content, dtype=dtype, count=length, offset=start)
+        return torch.frombuffer(data, dtype=torch.uint8, count=length).ne(0)
+    numbers = torch.frombuffer(data, dtype=dtype, count=length)
+    return numbers.clone() if numbers.data_ptr() % 16 else numbers  # aligned as C expects it
 
 
 def _are_sizes(numbers: Any) -> bool:
@@ -228,20 +203,9 @@ class _Call:
 
 
 _LITERALS = {
-    'BINBYTES',
-    'BINBYTES8',
-    'BINFLOAT',
-    'BININT',
-    'BININT1',
-    'BININT2',
-    'BINSTRING',
-    'BINUNICODE',
-    'BINUNICODE8',
-    'LONG1',
-    'LONG4',
-    'SHORT_BINBYTES',
-    'SHORT_BINSTRING',
-    'SHORT_BINUNICODE',
+    *('BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT'),
+    *('BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'BINSTRING', 'SHORT_BINSTRING'),
+    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
 }
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
 _ATOMS = (str, int, float, bool, type(None), bytes)
@@ -430,26 +394,14 @@ def _tensor(
     return storage.as_strided(size, stride, offset)
 
 
-def _tensor_by_type(
-    storage: Tensor, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: Any
-) -> Tensor:
-    """Make a tensor of a type for which there is no storage, of plain bytes."""
-    if dtype not in _BY_TYPE:
-        raise CheckpointError(f'it has a tensor of type {dtype!r:.50}, which is not read')
-    return _tensor(storage.view(dtype), offset, size, stride, grad, hooks)
-
-
-def _array_type(code: str, *options: Any) -> np.dtype:
+def _array_type(args: tuple, items: dict, state: Any) -> np.dtype:
+    """Make the type of an array; its state says the order of bytes, and no more than that."""
+    code = _checked((*args, None)[0], str)
     if code not in _NUMPY:
         raise CheckpointError(f'it has an array of type {code!r:.20}; only numbers are read')
-    return np.dtype(code)
-
-
-def _ordered_type(args: tuple, items: dict, state: Any) -> np.dtype:
-    """Make the type of an array; its state says the order of bytes, and no more than that."""
-    dtype = _array_type(*args)
     if items or state is not None and (len(state) != 8 or any(state[2:5])):
         raise CheckpointError('it has an array of a type that is no plain number')
+    dtype = np.dtype(code)
     return dtype.newbyteorder('>') if state is not None and state[1] == '>' else dtype
 
 
@@ -515,13 +467,14 @@ def _options(args: tuple, items: dict, state: Any) -> dict[str, Any]:
 
 def _method(owner: str, name: str) -> Any:
     """Stand in for getattr, by which mmengine's objects refer to functions of their class."""
+    full = f'{_checked(owner, str)}.{_checked(name, str)}'
     if owner == _HISTORY and name in ('current', 'max', 'mean', 'min'):
-        return f'{owner}.{name}'  # it knows them itself
+        return full  # it knows them itself
     if owner == _ONE_CYCLE and name in ('_annealing_cos', '_annealing_linear'):
         from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
         return getattr(OneCycleParamScheduler, name)
-    raise CheckpointError(f'it asks for {name!r:.50} of {owner!r:.100}')
+    raise CheckpointError(f'it asks for {full!r:.150}')
 
 
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
@@ -530,7 +483,6 @@ _ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor': _tensor,
     'torch._utils._rebuild_tensor_v2': _tensor,
-    'torch._utils._rebuild_tensor_v3': _tensor_by_type,
     'torch._utils._rebuild_parameter': lambda data, *options: data,
     'torch.Size': lambda size: _checked(size, tuple),
     'torch.device': lambda *parts: ':'.join(str(_key(part)) for part in parts),
@@ -547,7 +499,7 @@ _OBJECTS: dict[str, Callable[[tuple, dict, Any], Any]] = {
     'argparse.Namespace': _options,
     'mmengine.config.config.ConfigDict': _options,
     'yacs.config.CfgNode': lambda args, items, state: _options(args, items, None),
-    'numpy.dtype': _ordered_type,
+    'numpy.dtype': _array_type,
     _HISTORY: _history,
 }
 # NumPy 1 and 2 call their module by different names, and either reads what both wrote.

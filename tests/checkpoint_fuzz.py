@@ -56,7 +56,6 @@ STRINGS = (
 STRINGS += ('mean', '_annealing_cos', '__init__', '__class__', '_metadata', '__array_interface__')
 STRINGS += ('__reduce__', '__dict__', '__setstate__', '_log_history', 'max_length', 'x.y', 'a\nb')
 STORAGES = sorted(checkpoint_file._STORAGES)
-DTYPES = sorted(checkpoint_file._DTYPES)
 ALLOWED = sorted(
     {*checkpoint_file._FUNCTIONS, *checkpoint_file._OBJECTS, *checkpoint_file._ARGUMENTS}
 )
@@ -182,9 +181,6 @@ class Program:
         args = [self.storage(), self.number(among=(0, 0, 0, 1, -1, 2**62))]
         args += [b'(' + b''.join(part) + b't' for part in (sizes, strides)]
         args += [b'\x89', self.ordered_dict(9)]
-        if self.random.random() < 0.2:
-            dtype = self.name(name=self.random.choice(DTYPES))
-            return self.reduce('torch._utils._rebuild_tensor_v3', *args, dtype)
         return self.reduce('torch._utils._rebuild_tensor_v2', *args)
 
     def ordered_dict(self, depth: int) -> bytes:

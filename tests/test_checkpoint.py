@@ -29,6 +29,7 @@ from mmengine.runner import checkpoint as runner_checkpoint
 from PIL import Image
 from torch import nn
 
+import mmcontnet.checkpoint
 from mmcontnet.analysis.networks import build_model
 from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
 from mmcontnet.checkpoint import (
@@ -105,7 +106,7 @@ ATTACKS = {
     'function': (HOSTILE, r"refers to '(posix|nt)\.mkdir'; only tensors, plain containers and"),
     'method': (
         Call(getattr, HistoryBuffer, '__init__'),
-        "asks for '__init__' of 'mmengine.*Buffer'",
+        "asks for 'mmengine.*Buffer.__init__'",
     ),
     'array of pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "type 'O8'"),
     'array in an array': (Call(np.ndarray, (1,), SUBARRAY, b'\x41' * 8), "type 'O8'"),
@@ -187,12 +188,12 @@ def test_attacks_are_refused_in_every_format(attack: str, legacy: bool) -> None:
 
 
 PROGRAMS = {
-    'nested lists': (b']' * 10**6 + b'a' * (10**6 - 1), 'nested too deeply'),
+    'nested lists': (b']' * 10**5 + b'a' * (10**5 - 1), 'nested too deeply'),
     'nested calls': (
         b'ccollections\nCounter\n' * 10**5 + b')R' + b'\x85R' * (10**5 - 1),
         'nested too deeply',
     ),
-    'hash of nested tuples': (b'})' + b'\x85' * 10**6 + b'Ns', 'key that is no string or number'),
+    'hash of nested tuples': (b'})' + b'\x85' * 10**5 + b'Ns', 'key that is no string or number'),
     'itself': (b']q\0h\0a', 'nested too deeply, or repeats its parts'),
     'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
     'long text a thousand times': (
@@ -247,7 +248,6 @@ def test_what_a_training_saves_is_read(legacy: bool) -> None:
         tied=weights['w'].T,
         none=torch.empty(0, 3),
         half=nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
-        unsigned=torch.ones(2).to(torch.uint16),
         complex=torch.ones(2, dtype=torch.complex64),
     )
     weights._metadata = OrderedDict({'': dict(version=2)})  # type: ignore[attr-defined]
@@ -358,7 +358,7 @@ def test_safetensors_are_read_and_checked() -> None:
         dict(dtype='F8_E5M2FNUZ'),
     ):
         safetensors({'w': {**entry, **change}}, data)
-        with pytest.raises(CheckpointError, match="'bad.safetensors' cannot be read: 'w' "):
+        with pytest.raises(CheckpointError, match="'bad.safetensors' cannot be read: tensor 'w' "):
             read_checkpoint('bad.safetensors')
 
 
@@ -372,20 +372,6 @@ def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterward
         runner_checkpoint.load_checkpoint(nn.Linear(1, 1), 'bad.pth')
     assert (dict(CheckpointLoader._schemes), runner_checkpoint.load_from_http) == before
     assert not os.path.exists('harmed')
-
-
-def test_importing_changes_nothing_of_mmengine_and_torch() -> None:
-    program = (
-        'import torch\n'
-        'from mmengine.runner import checkpoint\n'
-        'def state(): return (dict(checkpoint.CheckpointLoader._schemes),\n'
-        '    checkpoint.load_from_http, set(torch.serialization.get_safe_globals()))\n'
-        'before = state()\n'
-        'import mmcontnet.checkpoint, mmcontnet.weights\n'
-        'assert state() == before\n'
-    )
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    subprocess.run([sys.executable, '-c', program], env=environment, check=True, timeout=100)
 
 
 def test_files_from_the_web_are_fetched_once_and_read_as_strictly(
@@ -459,7 +445,7 @@ FAULTS = {
     'list': 'no state dict.*: it is no mapping|no state dict, but a list',
     'tensor': 'no state dict.*: it is no mapping|no state dict, but a Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
-    'EMA alone': 'ema_state_dict is of type OrderedDict|no state_dict, .* ema_state_dict and meta',
+    'EMA alone': "ema_state_dict is of type|no state_dict, .* beside 'ema_state_dict', 'meta'",
     'expanded': r'would take 8\.6e\+09 bytes of memory',
     'larger': 'of another shape|of unknown arch: .* width 1000000',
     'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
@@ -522,12 +508,16 @@ def test_a_file_that_must_not_be_read_is_named() -> None:
     ],
 )
 def test_names_of_wrapped_models_are_read_without_the_wrappers(
-    wrap: Callable, capsys: pytest.CaptureFixture
+    wrap: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
     path = write({'state_dict': wrap(model).state_dict()}, 'wrapped.pth')
+    said: list[str] = []
+    monkeypatch.setattr(mmcontnet.checkpoint, 'print_log', lambda text, logger: said.append(text))
     assert read_weights(path).keys() == model.state_dict().keys()
-    assert capsys.readouterr().out.count("'wrapped.pth' is of a wrapped model") == 1
+    assert [line.partition(':')[0] for line in said] == [
+        f'checkpoint {path!r} is of a wrapped model'
+    ]
     with safe_loading():
         found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     assert found['state_dict'].keys() == model.state_dict().keys()
