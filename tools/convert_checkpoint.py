@@ -3,7 +3,7 @@
 The family, the arch and its options are recognised from keys and shapes, and printed: your config's
 backbone needs the same. (Of a ConTNet two things leave no trace in
 its tensors, so only you can tell: pre_norm, and patch_sizes unless each patch has an encoding.)
-Of a file that holds the weights and their moving average the average is taken.
+Of a file that holds the weights and their EMA the EMA is taken.
 
 Use the result as
     init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument(
         '--ema',
         action=argparse.BooleanOptionalAction,
-        help='take the moving average of the weights, or (--no-ema) the weights themselves; '
-        'default: the average if there is one',
+        help='take the EMA of the weights, or (--no-ema) the weights themselves; '
+        'default: the EMA if there is one',
     )
     args = parser.parse_args()
     try:

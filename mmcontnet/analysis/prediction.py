@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from ..engine import load_checkpoint
+from ..engine import load_checkpoint, safe_loading
 from ..errors import UserError
 from .networks import build_model
 
@@ -48,7 +48,8 @@ class Predictor:
         self.visualizer: Any  # not the config's, which would write to its backends too
         # The packages would merely warn.
         load_checkpoint(build_model(cfg, meta=True), checkpoint)
-        packages[self.scope](cfg, checkpoint, device)
+        with safe_loading():
+            packages[self.scope](cfg, checkpoint, device)
         self.visualizer.dataset_meta = self.meta
 
     def _start_mmdet(self, cfg: Config, checkpoint: str, device: str) -> None:

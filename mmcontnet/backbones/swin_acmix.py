@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -73,12 +74,16 @@ class OutputNorm(nn.LayerNorm):
     Their checkpoints lack it: it starts as Swin's for dense prediction do, and says so in the log.
     """
 
+    def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Give weight and bias where the weights of a checkpoint, with this prefix, lack both."""
+        if f'{prefix}weight' in weights or f'{prefix}bias' in weights:
+            return {}
+        print_log(f'{prefix}weight and bias are not in the checkpoint: 1 and 0', 'current')
+        channels = len(self.weight)
+        return {f'{prefix}weight': torch.ones(channels), f'{prefix}bias': torch.zeros(channels)}
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        if f'{prefix}weight' not in state_dict and f'{prefix}bias' not in state_dict:
-            fresh = {'weight': self.weight.new_ones(len(self.weight))}
-            fresh['bias'] = self.bias.new_zeros(len(self.bias))
-            state_dict = {**state_dict, **{f'{prefix}{key}': fresh[key] for key in fresh}}
-            print_log(f'{prefix}weight and bias are not in the checkpoint: 1 and 0', 'current')
+        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

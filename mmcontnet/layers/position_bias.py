@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,6 +112,31 @@ class PositionBias(nn.Module):
     def _keys(self, size: tuple[int, int]) -> int:
         return math.prod(math.ceil(n / self.reduction) for n in size)
 
+    def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Resize a table of another native size.
+
+        Args:
+            weights: Of a checkpoint, by their names.
+            prefix: Of this module's names there, with the dot.
+
+        Returns:
+            What to load instead of weights of the same names: the resized table, or nothing if the
+            table fits as it is or belongs to no square map.
+        """
+        key = f'{prefix}table'
+        table = weights.get(key)
+        if table is None or table.shape == self.table.shape:
+            return {}
+        side = native_side(table.shape, len(self.table), self.reduction)
+        if not side:
+            return {}
+        rows, columns = self._factors(table, (side, side), (self.side, self.side))
+        print_log(
+            f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
+            logger='current',
+        )
+        return {key: rows @ columns.mT}
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Tensor],
@@ -122,22 +147,14 @@ class PositionBias(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        key = f'{prefix}table'
-        table = state_dict.get(key)
+        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
+        table = state_dict.get(f'{prefix}table')
         if table is not None and table.shape != self.table.shape:
-            side = native_side(table.shape, len(self.table), self.reduction)
-            if not side:
-                # At once: mmengine would only warn, and leave the bias random.
-                raise RuntimeError(
-                    f'size mismatch for {key}: {tuple(table.shape)} is the table of no square map '
-                    f'with {len(self.table)} heads and {self.reduction} x {self.reduction} '
-                    f'pixels to a key; here it is {tuple(self.table.shape)}'
-                )
-            rows, columns = self._factors(table, (side, side), (self.side, self.side))
-            state_dict = {**state_dict, key: rows @ columns.mT}
-            print_log(
-                f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
-                logger='current',
+            # At once: mmengine would only warn, and leave the bias random.
+            raise RuntimeError(
+                f'size mismatch for {prefix}table: {tuple(table.shape)} is the table of no square '
+                f'map with {len(self.table)} heads and {self.reduction} x {self.reduction} '
+                f'pixels to a key; here it is {tuple(self.table.shape)}'
             )
         super()._load_from_state_dict(
             state_dict,

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..checkpoint import find_fault, not_finite, read_checkpoint, unwrap
 from ..errors import CheckpointError
 from . import cmt, contnet, cotnet, resnet_acmix, swin_acmix
 from .family import Converted
-from .tensors import CfgNode, find_fault, not_finite, reason_of
 
 #: Modules with NAME, ``matches(keys)`` and ``convert(state_dict)``; the first match converts.
 FAMILIES = (contnet, cmt, cotnet, resnet_acmix, swin_acmix)
 
-#: Where training scripts keep the weights, and their moving average.
+#: Where training scripts keep the weights, and their EMA.
 _PLAIN = ('state_dict', 'model')
-_AVERAGED = tuple(f'{entry}_ema' for entry in _PLAIN)
+_EMA = tuple(f'{entry}_ema' for entry in _PLAIN)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
     """Recognise the family and arch of an author's state dict, and rename its tensors to ours.
 
     Args:
-        state_dict: The authors' keys, possibly with a ``module.`` prefix.
+        state_dict: Tensors by the authors' names.
 
     Returns:
         The tensors under ``backbone.*`` and ``head.fc.*`` (and ``neck.*`` where a family has one),
@@ -43,7 +39,6 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: If no family knows the keys, or keys or shapes differ from the network's.
     """
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     for family in FAMILIES:
         if family.matches(state_dict):
             converted = family.convert(state_dict)
@@ -90,53 +85,17 @@ def _size(shape: torch.Size | None) -> str:
     return 'nothing' if shape is None else str(tuple(shape))
 
 
-def load_state_dict(
-    path: str | Path, ema: bool | None = None
-) -> tuple[dict[str, Tensor], str | None]:
-    """Read the tensors of a checkpoint without running any code that it may hold.
-
-    Args:
-        path: A file written by ``torch.save``: a state dict, or one under ``state_dict`` or
-            ``model``, or a moving average of it under ``state_dict_ema`` or ``model_ema``.
-        ema: Take the moving average (True) or the plain weights (False) of a file that tells them
-            apart; None takes the average if there is one.
-
-    Returns:
-        The tensors, and the entry they were under; None for a bare state dict.
-
-    Raises:
-        CheckpointError: If the file is missing, broken, holds more than tensors and plain
-            containers, no tensors, or not those that ``ema`` asks for.
-    """
-    if os.path.isdir(path):
-        raise CheckpointError(f'checkpoint {str(path)!r} is a folder, not a file')
-    if not os.path.isfile(path):
-        raise CheckpointError(f'checkpoint {str(path)!r} not found')
-    try:
-        # Training scripts keep their options beside the weights; these only hold values. They stay
-        # allowed for the process: torch 2.4 has no `safe_globals` to confine them with.
-        torch.serialization.add_safe_globals([argparse.Namespace, CfgNode, set])
-        # Mapped, tensors that claim more than the file holds are found before there is memory for
-        # them; files of torch < 1.6 are no archives, and cannot be.
-        mmap = zipfile.is_zipfile(path)
-        content: Any = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} is broken, or holds more than weights, which may be code '
-            f'that runs when it is read: {reason_of(error)}'
-        ) from None
-    except Exception as error:  # a broken archive or pickle may raise anything
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} cannot be read as torch.save writes it: {reason_of(error)}'
-        ) from None
+def _read_state_dict(path: str | Path, ema: bool | None) -> tuple[dict[str, Tensor], str | None]:
+    """Read the tensors of an author's checkpoint, and tell the entry they were under, if any."""
+    content = read_checkpoint(path)
     entries = [
         entry
-        for entry in (*_AVERAGED, *_PLAIN)  # the papers' results are the average's
+        for entry in (*_EMA, *_PLAIN)  # the papers' results are the EMA's
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping)
     ]
-    wanted = [entry for entry in entries if ema is None or (entry in _AVERAGED) == ema]
+    wanted = [entry for entry in entries if ema is None or (entry in _EMA) == ema]
     if (entries and not wanted) or (ema and not entries):
-        kind, accepted = ('moving average', _AVERAGED) if ema else ('plain weights', _PLAIN)
+        kind, accepted = ('EMA', _EMA) if ema else ('plain weights', _PLAIN)
         raise CheckpointError(
             f'{str(path)!r} holds no {kind} ({" or ".join(accepted)})'
             + (f', only {" and ".join(entries)}' if entries else '')
@@ -146,9 +105,9 @@ def load_state_dict(
     if fault:
         raise CheckpointError(
             f'{str(path)!r} holds no state dict, neither bare nor under '
-            f'{", ".join((*_PLAIN, *_AVERAGED))}: {fault}'
+            f'{", ".join((*_PLAIN, *_EMA))}: {fault}'
         )
-    return dict(state_dict), wanted[0] if wanted else None
+    return unwrap(dict(state_dict)), wanted[0] if wanted else None
 
 
 def convert_checkpoint(
@@ -159,18 +118,20 @@ def convert_checkpoint(
     Args:
         source: The authors' checkpoint.
         destination: Written as ``{'state_dict': ..., 'meta': {'backbone': ...}}``.
-        ema: See :func:`load_state_dict`.
+        ema: Take the EMA of the weights (True; under ``state_dict_ema`` or ``model_ema``) or the
+            weights themselves (False; under ``state_dict`` or ``model``) of a file that tells them
+            apart; None takes the EMA if there is one.
 
     Raises:
         CheckpointError: If the source cannot be read or converted, or holds NaN or infinity.
         OSError: If the destination cannot be written.
     """
-    state_dict, entry = load_state_dict(source, ema)
+    state_dict, entry = _read_state_dict(source, ema)
     try:
         converted = replace(convert_state_dict(state_dict), entry=entry)
     except CheckpointError as error:
         raise CheckpointError(f'{str(source)!r} cannot be converted: {error}') from error
-    if names := not_finite(converted.state_dict.items()):
+    if names := not_finite(converted.state_dict):
         other = '' if entry is None else ', or try --ema or --no-ema'
         raise CheckpointError(
             f'{str(source)!r} holds NaN or infinity in {len(names)} tensors ({names[0]}), as a '

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmcontnet.engine.loading import load_weights
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
@@ -28,7 +29,6 @@ from mmcontnet.engine import (
     read_checkpoint,
     read_weights,
 )
-from mmcontnet.engine.loading import load_weights
 from mmcontnet.errors import CheckpointError, UserError, WeightMismatchError
 from mmcontnet.weights import convert_checkpoint
 from tests.backbones import small

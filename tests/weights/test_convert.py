@@ -76,8 +76,8 @@ def test_wrapped_or_not_the_average_or_what_is_asked_for_is_converted_and_named(
 @pytest.mark.parametrize(
     ('names', 'option', 'message'),
     [
-        ((), '--ema', r'no moving average \(state_dict_ema or model_ema\)$'),
-        (('model',), '--ema', r'no moving average \(.*\), only model$'),
+        ((), '--ema', r'no EMA \(state_dict_ema or model_ema\)$'),
+        (('model',), '--ema', r'no EMA \(.*\), only model$'),
         (
             ('state_dict_ema',),
             '--no-ema',

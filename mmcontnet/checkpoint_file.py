@@ -1,0 +1,536 @@
+"""Read checkpoint files without calling or building anything that a file asks for.
+
+``torch.save`` writes a pickle: a program for a small machine that builds objects. Here its
+instructions only ever make inert values: plain containers, and records of the calls that it asks
+for (:class:`_Call`), which nobody makes. Of these records, functions of ours (``_FUNCTIONS`` and
+``_OBJECTS``) then make tensors, containers, and what mmengine keeps beside the weights, of numbers
+that they check. What is in neither table is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import mmap
+import pickletools
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+#: Expanded tensors may claim this many bytes in all although the file holds fewer.
+_CLAIMABLE = 2**30
+#: Containers in containers.
+_MAX_DEPTH = 64
+
+#: Storages by the name that a pickle has for them.
+_STORAGES = {
+    'Double': torch.float64,
+    'Float': torch.float32,
+    'Half': torch.float16,
+    'BFloat16': torch.bfloat16,
+    'Long': torch.int64,
+    'Int': torch.int32,
+    'Short': torch.int16,
+    'Char': torch.int8,
+    'Byte': torch.uint8,
+    'Bool': torch.bool,
+    'ComplexFloat': torch.complex64,
+    'ComplexDouble': torch.complex128,
+}
+_STORAGES = {f'torch.{name}Storage': dtype for name, dtype in _STORAGES.items()}
+_STORAGES |= {name.replace('torch.', 'torch.cuda.'): dtype for name, dtype in _STORAGES.items()}
+_STORAGES['torch.storage.UntypedStorage'] = torch.uint8
+_DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+_SAFETENSORS = {
+    'F64': torch.float64,
+    'F32': torch.float32,
+    'F16': torch.float16,
+    'BF16': torch.bfloat16,
+    'I64': torch.int64,
+    'I32': torch.int32,
+    'I16': torch.int16,
+    'I8': torch.int8,
+    'U8': torch.uint8,
+    'BOOL': torch.bool,
+}
+_NUMPY = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+
+
+def read_file(file: BinaryIO, map_tensors: bool) -> Any:
+    """Read a file of ``torch.save``, of today's format or the one before, or a .safetensors file.
+
+    Args:
+        file: The open file.
+        map_tensors: Leave the tensors' values in the file until they are used, where its format
+            lets them be.
+
+    Returns:
+        Plain containers and tensors, and mmengine's histories and NumPy's numeric arrays.
+
+    Raises:
+        CheckpointError: If the file asks for anything else, or claims more than it holds. A broken
+            file may raise any other exception.
+    """
+    size = file.seek(0, 2)
+    if not size:
+        raise CheckpointError('it is empty')
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if content[:4] == b'PK\3\4':
+        return _read_archive(file, content, map_tensors)
+    if content[:1] == b'\x80':
+        return _read_legacy(content)
+    if content[8:9] == b'{':
+        return _read_safetensors(content, map_tensors)
+    raise CheckpointError(
+        f'it is neither a file of torch.save nor .safetensors: it begins with {content[:16]!r}'
+    )
+
+
+def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
+    archive = zipfile.ZipFile(file)
+    claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > 4 * len(content):
+        raise CheckpointError(f'it claims {claimed:.1e} bytes, and has {len(content)}')
+    names = [name for name in archive.namelist() if name.partition('/')[2] == 'data.pkl']
+    if len(names) != 1:
+        raise CheckpointError('it is a zip archive, but not one of torch.save (no data.pkl)')
+    folder = names[0].removesuffix('data.pkl')
+    if f'{folder}constants.pkl' in archive.namelist():
+        raise CheckpointError('it is a TorchScript program; save the state_dict of its model')
+    if f'{folder}byteorder' in archive.namelist():
+        if archive.read(f'{folder}byteorder') != b'little':
+            raise CheckpointError('its numbers are in big-endian order')
+
+    def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
+        member = archive.getinfo(f'{folder}data/{key}')
+        if length * dtype.itemsize > member.file_size:
+            raise CheckpointError(f'storage {key} claims more than the file holds')
+        if map_tensors and member.compress_type == zipfile.ZIP_STORED:
+            header = content[member.header_offset : member.header_offset + 30]
+            extra = int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:], 'little')
+            return _numbers(content, dtype, length, member.header_offset + 30 + extra)
+        return _numbers(bytearray(archive.read(member)), dtype, length)
+
+    program = archive.read(names[0])
+    return _Restorer(storage, 16 * len(program)).restore(_unpickle(io.BytesIO(program)))
+
+
+def _read_legacy(content: mmap.mmap) -> Any:
+    """Read the format of torch < 1.6: pickles, and after them the storages by their keys."""
+    if _unpickle(content) != _LEGACY_MAGIC:
+        raise CheckpointError('it is a pickle, but not one of torch.save')
+    if _unpickle(content) != 1001 or _unpickle(content).get('little_endian') is not True:
+        raise CheckpointError('it is of an unknown version, or its numbers are big-endian')
+    storages: dict[str, torch.dtype] = {}
+    program = _unpickle(content, storages)
+    budget = 16 * content.tell()
+    keys = _unpickle(content)
+    places: dict[str, tuple[int, int]] = {}
+    position = content.tell()
+    for key in keys:
+        length = int.from_bytes(content[position : position + 8], 'little')
+        places[key] = position + 8, length
+        position += 8 + length * storages[key].itemsize
+        if position > len(content):
+            raise CheckpointError(f'storage {key} claims more than the file holds')
+
+    def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
+        start, stored = places[key]
+        if length > stored:
+            raise CheckpointError(f'storage {key} claims more than the file holds')
+        return _numbers(bytearray(content[start : start + length * dtype.itemsize]), dtype, length)
+
+    return _Restorer(storage, budget).restore(program)
+
+
+def _read_safetensors(content: mmap.mmap, map_tensors: bool) -> dict[str, Tensor]:
+    start = 8 + int.from_bytes(content[:8], 'little')
+    if start > len(content):
+        raise CheckpointError('its header claims more than the file holds')
+    tensors = {}
+    for name, entry in json.loads(content[8:start]).items():
+        if name == '__metadata__':
+            continue
+        if entry['dtype'] not in _SAFETENSORS:
+            raise CheckpointError(f'{name} is of type {entry["dtype"]!r:.20}, which is not read')
+        dtype, shape = _SAFETENSORS[entry['dtype']], entry['shape']
+        begin, end = (start + offset for offset in entry['data_offsets'])
+        if not _are_sizes(shape) or not _are_sizes((begin - start, end - begin)):
+            raise CheckpointError(f'{name} has no valid shape or place')
+        if end > len(content) or math.prod(shape) * dtype.itemsize != end - begin:
+            raise CheckpointError(f'{name} claims more than the file holds')
+        data = content if map_tensors else bytearray(content[begin:end])
+        numbers = _numbers(data, dtype, math.prod(shape), begin if map_tensors else 0)
+        tensors[name] = numbers.reshape(shape)
+    return tensors
+
+
+def _numbers(
+    content: bytearray | mmap.mmap, dtype: torch.dtype, length: int, start: int = 0
+) -> Tensor:
+    """Make a vector of bytes, which holds enough of them."""
+    end = start + length * dtype.itemsize
+    if end > len(content):
+        raise CheckpointError('a storage claims more than the file holds')
+    if not length:
+        return torch.empty(0, dtype=dtype)
+    if start % 64:  # as PyTorch's own memory lies; vectorised code may rely on it
+        content, start = bytearray(content[start:end]), 0
+    if dtype == torch.bool:  # any byte but 0 and 1 would be undefined behaviour
+        return torch.frombuffer(content, dtype=torch.uint8, count=length, offset=start).ne(0)
+    return torch.frombuffer(content, dtype=dtype, count=length, offset=start)
+
+
+def _are_sizes(numbers: Any) -> bool:
+    """Tell whether these are whole numbers that PyTorch takes for sizes, strides or offsets."""
+    return type(numbers) in (tuple, list) and all(
+        type(number) is int and 0 <= number < 2**62 for number in numbers
+    )
+
+
+class _Name(str):
+    """Name of a class or function that a pickle refers to; nothing stands behind it."""
+
+
+class _Call:
+    """Record of an object that a pickle asks for: whose, from what, and what is put into it."""
+
+    __slots__ = ('args', 'items', 'name', 'state')
+
+    def __init__(self, name: str, args: tuple) -> None:
+        self.name = name
+        self.args = args
+        self.items: dict[Any, Any] = {}
+        self.state: Any = None
+
+
+_LITERALS = {
+    'BINBYTES',
+    'BINBYTES8',
+    'BINFLOAT',
+    'BININT',
+    'BININT1',
+    'BININT2',
+    'BINSTRING',
+    'BINUNICODE',
+    'BINUNICODE8',
+    'LONG1',
+    'LONG4',
+    'SHORT_BINBYTES',
+    'SHORT_BINSTRING',
+    'SHORT_BINUNICODE',
+}
+_CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
+_ATOMS = (str, int, float, bool, type(None), bytes)
+
+
+def _unpickle(stream: Any, storages: dict[str, torch.dtype] | None = None) -> Any:
+    """Run a pickle, on inert values.
+
+    Args:
+        stream: File-like; left behind the pickle.
+        storages: Filled with the type of each storage that the pickle refers to, by its key.
+
+    Returns:
+        Atoms, lists, tuples, dicts with atoms as keys, names and calls.
+    """
+    stack: list[Any] = []
+    marked: list[list[Any]] = []
+    memo: dict[Any, Any] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        items = []
+        if name in ('APPENDS', 'SETITEMS', 'TUPLE'):  # what lies above the mark
+            items, stack = stack, marked.pop()
+        if name in _LITERALS:
+            stack.append(argument)
+        elif name in ('BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
+            memo[len(memo) if name == 'MEMOIZE' else argument] = stack[-1]
+        elif name in ('BINGET', 'LONG_BINGET'):
+            stack.append(memo[argument])
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name == 'MARK':
+            marked.append(stack)
+            stack = []
+        elif name == 'TUPLE':
+            stack.append(tuple(items))
+        elif name in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
+            items = stack[-int(name[-1]) :]
+            stack[-len(items) :] = [tuple(items)]
+        elif name == 'EMPTY_LIST':
+            stack.append([])
+        elif name == 'EMPTY_DICT':
+            stack.append({})
+        elif name in ('APPEND', 'APPENDS'):
+            items = items if name == 'APPENDS' else [stack.pop()]
+            if type(stack[-1]) is not list:
+                raise CheckpointError('its pickle is broken: it appends to what is no list')
+            stack[-1].extend(items)
+        elif name in ('SETITEM', 'SETITEMS'):
+            if name == 'SETITEM':
+                items = [stack.pop(-2), stack.pop()]
+            target = stack[-1].items if type(stack[-1]) is _Call else stack[-1]
+            if type(target) is not dict:
+                raise CheckpointError('its pickle is broken: it sets items of what is no dict')
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target[_key(key)] = value
+        elif name in ('GLOBAL', 'STACK_GLOBAL'):
+            parts = argument.split(' ', 1) if argument else [stack.pop(-2), stack.pop()]
+            stack.append(_check_name('.'.join(parts)))
+        elif name in ('REDUCE', 'NEWOBJ'):
+            args, function = stack.pop(), stack.pop()
+            if type(function) is not _Name or type(args) is not tuple:
+                raise CheckpointError('its pickle is broken: it calls what is no function')
+            stack.append(_Call(function, args))
+        elif name == 'BUILD':
+            state = stack.pop()
+            if type(stack[-1]) is not _Call or stack[-1].state is not None:
+                raise CheckpointError('it puts attributes on what has none')
+            stack[-1].state = state
+        elif name == 'BINPERSID':
+            key, dtype = _storage_type(stack[-1])
+            if storages is not None:
+                storages[key] = dtype
+            stack.append(_Call('storage', stack.pop()))
+        elif name == 'STOP':
+            return stack.pop()
+        elif name not in ('PROTO', 'FRAME'):
+            raise CheckpointError(f'its pickle has the instruction {name}, which is not read')
+    raise CheckpointError('its pickle has no end')
+
+
+def _key(key: Any) -> Any:
+    """Check the key of a mapping; hashing deep tuples would take all of the C stack."""
+    atoms = key if type(key) is tuple else (key,)
+    if not all(type(atom) in _ATOMS for atom in atoms):
+        raise CheckpointError('its pickle has a key that is no string or number')
+    return key
+
+
+def _check_name(name: str) -> _Name:
+    name = name.replace('__builtin__.', 'builtins.', 1)  # Python 2's, as the protocol has it
+    if name not in _OBJECTS and name not in _FUNCTIONS and name not in _ARGUMENTS:
+        raise CheckpointError(
+            f'it refers to {name!r:.100}; only tensors, plain containers and what mmengine saves '
+            'in training are read'
+        )
+    return _Name(name)
+
+
+def _storage_type(reference: Any) -> tuple[str, torch.dtype]:
+    if type(reference) is not tuple or reference[0] != 'storage' or any(reference[5:]):
+        raise CheckpointError('its pickle is broken: it refers to what is no storage')
+    _, kind, key, _, length = reference[:5]
+    if type(kind) is not _Name or type(key) is not str or not _are_sizes((length,)):
+        raise CheckpointError('its pickle is broken: it refers to what is no storage')
+    if kind not in _STORAGES:
+        raise CheckpointError(f'it has a storage of type {kind}, which is not read')
+    return key, _STORAGES[kind]
+
+
+class _Restorer:
+    """Make of what :func:`_unpickle` returns what :func:`read_file` does.
+
+    Args:
+        storage: Gives the numbers of a storage by its key, type and length.
+        budget: Values and characters that may be restored. Where a file repeats its parts by
+            reference these are more than it has, and can be without end.
+    """
+
+    def __init__(self, storage: Callable[[str, torch.dtype, int], Tensor], budget: int) -> None:
+        self._read = storage
+        self._budget = budget
+        self._made: dict[int, Any] = {}
+        self._storages: dict[str, tuple[str, int, Tensor]] = {}
+
+    def __call__(self, value: Any, depth: int = 0) -> Any:
+        """Restore a value and what it contains."""
+        kind = type(value)
+        self._budget -= len(value) if kind in (str, bytes) else 1
+        if self._budget < 0 or depth > _MAX_DEPTH:
+            raise CheckpointError('it is nested too deeply, or repeats its parts without end')
+        if kind in _ATOMS:
+            return value
+        if kind is list or kind is tuple:
+            return kind([self(item, depth + 1) for item in value])
+        if kind is dict:
+            return {key: self(item, depth + 1) for key, item in value.items()}
+        if kind is _Name:
+            return _DTYPES.get(value, str(value))
+        if id(value) not in self._made:
+            parts = (self(part, depth + 1) for part in (value.args, value.items, value.state))
+            self._made[id(value)] = self._make(value.name, *parts)
+        return self._made[id(value)]
+
+    def _make(self, name: str, args: tuple, items: dict, state: Any) -> Any:
+        if name in _OBJECTS:
+            return _OBJECTS[name](args, items, state)
+        if items or state is not None:
+            raise CheckpointError(f'it puts attributes on what {name} makes, which has none')
+        if name in _FUNCTIONS:
+            return _FUNCTIONS[name](*args)
+        if name == 'storage':
+            _, kind, key, _, length = args[:5]
+            # Each tensor of a storage refers to it anew.
+            if key not in self._storages:
+                self._storages[key] = kind, length, self._read(key, _STORAGES[kind], length)
+            if self._storages[key][:2] != (kind, length):
+                raise CheckpointError(f'storage {key} is of two types or lengths')
+            return self._storages[key][2]
+        raise CheckpointError(f'it calls {name}, which is no function')
+
+    def restore(self, tree: Any) -> Any:
+        """Restore all that a file holds."""
+        restored = self(tree)
+        tensors = (value for value in self._made.values() if isinstance(value, Tensor))
+        claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        held = sum(storage.nbytes for *_, storage in self._storages.values())
+        if claimed > max(_CLAIMABLE, 4 * held):
+            raise CheckpointError(
+                f'its tensors would take {claimed:.1e} bytes of memory, and it holds {held} of them'
+            )
+        return restored
+
+
+def _tensor(
+    storage: Tensor, offset: int, size: tuple, stride: tuple, grad: Any = False, *options: Any
+) -> Tensor:
+    """Make a tensor of numbers; without hooks and gradient, which weights have no use for."""
+    if any(options) or not _are_sizes((offset, *size, *stride)) or len(size) != len(stride):
+        raise CheckpointError('it has a tensor with hooks or with no valid shape')
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= storage.numel():
+        raise CheckpointError(f'a tensor of shape {size} claims more than its storage holds')
+    return storage.as_strided(size, stride, offset)
+
+
+def _tensor_by_type(
+    storage: Tensor, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: Any
+) -> Tensor:
+    """Make a tensor of a type for which there is no storage, of plain bytes."""
+    return _tensor(storage.view(dtype), offset, size, stride, grad, hooks)
+
+
+def _array_type(code: str, *options: Any) -> np.dtype:
+    if code not in _NUMPY:
+        raise CheckpointError(f'it has an array of type {code!r:.20}; only numbers are read')
+    return np.dtype(code)
+
+
+def _ordered_type(args: tuple, items: dict, state: Any) -> np.dtype:
+    """Make the type of an array; its state says the order of bytes, and no more than that."""
+    dtype = _array_type(*args)
+    if items or state is not None and (len(state) != 8 or any(state[2:5])):
+        raise CheckpointError('it has an array of a type that is no plain number')
+    return dtype.newbyteorder('>') if state is not None and state[1] == '>' else dtype
+
+
+def _array(shape: tuple, is_fortran: bool, dtype: Any, data: Any) -> np.ndarray:
+    data = data.encode('latin1') if type(data) is str else data  # Python 2's
+    if not isinstance(dtype, np.dtype) or type(data) is not bytes or not _are_sizes(shape):
+        raise CheckpointError('it has an array that is not one of numbers')
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise CheckpointError(f'an array of shape {shape} claims other than the file holds')
+    if not data:
+        return np.zeros(shape, dtype)
+    # Any byte but 0 and 1 would be undefined behaviour.
+    numbers = np.frombuffer(data, 'u1') != 0 if dtype.kind == 'b' else np.frombuffer(data, dtype)
+    return numbers.astype(dtype.newbyteorder('=')).reshape(shape, order='F' if is_fortran else 'C')
+
+
+def _make_array(args: tuple, items: dict, state: Any) -> np.ndarray:
+    if items or type(state) is not tuple or len(state) != 5:
+        raise CheckpointError('it has an array that is not one of numbers')
+    _, shape, dtype, is_fortran, data = state
+    return _array(shape, is_fortran, dtype, data)
+
+
+def _scalar(dtype: Any, data: Any) -> int | float | bool:
+    return _array((), False, dtype, data).item()
+
+
+def _history(args: tuple, items: dict, state: Any) -> Any:
+    from mmengine.logging import HistoryBuffer
+
+    logs, counts = state['_log_history'], state['_count_history']
+    length = state.get('max_length', state.get('_max_length', 10**6))
+    if not (isinstance(logs, np.ndarray) and isinstance(counts, np.ndarray) and logs.ndim == 1):
+        raise CheckpointError('it has a HistoryBuffer that is not one of numbers')
+    if args or items or logs.shape != counts.shape or not len(logs) <= length < 2**62:
+        raise CheckpointError('it has a HistoryBuffer of contradictory lengths')
+    return HistoryBuffer(logs, counts, length)
+
+
+def _ordered_dict(args: tuple, items: dict, state: Any) -> OrderedDict:
+    made = OrderedDict((_key(key), value) for key, value in (*args, ())[0])
+    made.update(items)
+    if state is not None:
+        if type(state) is not dict or state.keys() != {'_metadata'}:
+            raise CheckpointError('it puts attributes on an OrderedDict, which has none')
+        made._metadata = state['_metadata']  # type: ignore[attr-defined]
+    return made
+
+
+def _options(args: tuple, items: dict, state: Any) -> dict[str, Any]:
+    """Make a plain dict of what training scripts keep their options in."""
+    content = {}
+    for part in (*args, items, state or {}):
+        if type(part) is not dict:
+            raise CheckpointError('it has options that are no dict')
+        content.update(part)
+    return content
+
+
+def _method(owner: str, name: str) -> Any:
+    """Stand in for getattr, by which mmengine's objects refer to functions of their class."""
+    if owner == _HISTORY and name in ('current', 'max', 'mean', 'min'):
+        return f'{owner}.{name}'  # it knows them itself
+    if owner == _ONE_CYCLE and name in ('_annealing_cos', '_annealing_linear'):
+        from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+        return getattr(OneCycleParamScheduler, name)
+    raise CheckpointError(f'it asks for {name!r:.50} of {owner!r:.100}')
+
+
+_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
+_ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
+#: Functions of arguments that are restored already.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor,
+    'torch._utils._rebuild_tensor_v3': _tensor_by_type,
+    'torch._utils._rebuild_parameter': lambda data, *options: data,
+    'torch.Size': lambda size: tuple(size),
+    'torch.device': lambda *parts: ':'.join(map(str, parts)),
+    '_codecs.encode': lambda text, encoding: text.encode('latin1'),
+    'builtins.bytes': lambda: b'',
+    'builtins.getattr': _method,
+    'builtins.set': lambda items: {_key(item) for item in items},
+    'builtins.slice': lambda *ends: slice(*ends),
+    'collections.Counter': lambda counts: Counter(counts),
+}
+#: Functions of arguments, items and state.
+_OBJECTS: dict[str, Callable[[tuple, dict, Any], Any]] = {
+    'collections.OrderedDict': _ordered_dict,
+    'argparse.Namespace': _options,
+    'mmengine.config.config.ConfigDict': _options,
+    'yacs.config.CfgNode': lambda args, items, state: _options(args, items, None),
+    'numpy.dtype': _ordered_type,
+    _HISTORY: _history,
+}
+# NumPy 1 and 2 call their module by different names, and either reads what both wrote.
+for _core in ('core', '_core'):
+    _FUNCTIONS[f'numpy.{_core}.multiarray.scalar'] = _scalar
+    _OBJECTS[f'numpy.{_core}.multiarray._reconstruct'] = _make_array
+#: What is an argument only.
+_ARGUMENTS = {'numpy.ndarray', _ONE_CYCLE, *_STORAGES, *_DTYPES}
