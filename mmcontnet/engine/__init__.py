@@ -1,5 +1,6 @@
 """What the training and testing command lines share: configs, checks before work, the runner."""
 
+from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from .checks import check_data, check_load_from, check_model
 from .config import load_config
 from .datasets import find_faults, report_faults
@@ -15,9 +16,13 @@ __all__ = [
     'find_faults',
     'find_resume_point',
     'is_first_process',
+    'load_checkpoint',
     'load_config',
+    'load_weights',
     'parse_run_args',
     'process_group',
+    'read_checkpoint',
+    'read_weights',
     'report_faults',
     'runner_of',
 ]

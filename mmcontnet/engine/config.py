@@ -109,9 +109,9 @@ def load_config(
 
 def _place_of(error: Exception) -> str:
     """Say in which file and line a config, or a module that it imports, raised an exception."""
-    # Both are run at the top level of a file; what mmengine raises by itself has no such place.
+    # Both run at the top level of a file. What mmengine raises by itself has no such place.
     frames = traceback.extract_tb(error.__traceback__)
-    places = [(frame.filename, frame.lineno) for frame in frames if frame.name == '<module>']
-    if isinstance(error, SyntaxError):
-        places.append((error.filename or '', error.lineno))
-    return ' at {}:{}'.format(*places[-1]) if places else ''
+    places = [
+        f' at {frame.filename}:{frame.lineno}' for frame in frames if frame.name == '<module>'
+    ]
+    return places[-1] if places else ''

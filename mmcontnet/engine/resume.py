@@ -46,24 +46,24 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
     """
     warnings: list[str] = []
     if checkpoint is None:
-        candidates = list(_candidates(Path(cfg.work_dir), warnings))
+        candidates = [str(path) for path in _candidates(Path(cfg.work_dir), warnings)]
     else:
-        candidates = [Path(checkpoint)]
+        candidates = [checkpoint]
     for path in candidates:
         try:
-            content = _read(str(path))
+            content = _read(path)
         except CheckpointError as error:
             warnings.append(str(error))
             continue
         if 'backbone' in cfg.model:
-            _check_weights(cfg, content['state_dict'], str(path))
+            _check_weights(cfg, content['state_dict'], path)
         randomness = dict(cfg.get('randomness') or {})
         if randomness.get('seed') is None:
             # mmengine would take it too late, with the order of the samples already drawn.
             randomness['seed'] = content['meta'].get('seed')
         if warnings:
-            warnings.append(f'resuming from {str(path)!r}')
-        return ResumePoint(str(path), randomness, warnings)
+            warnings.append(f'resuming from {path!r}')
+        return ResumePoint(path, randomness, warnings)
     if warnings:
         raise UserError(f'cannot resume: {"; ".join(warnings)}')
     return None
@@ -112,7 +112,7 @@ def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
 def _read(path: str) -> dict[str, Any]:
     """Read what a training has saved; without ``mmap``, which would skip the check sums."""
     if '://' in path:
-        raise CheckpointError(f'cannot resume from {path!r}: download it first')
+        raise CheckpointError(f'checkpoint {path!r} is not a local file: download it first')
     content = read_checkpoint(path)
     entries = ('meta', 'message_hub', 'state_dict', 'optimizer')
     missing = [
@@ -122,12 +122,12 @@ def _read(path: str) -> dict[str, Any]:
     ]
     if missing:
         raise CheckpointError(
-            f'cannot resume from {path!r}, which lacks {", ".join(missing)}; to start from its '
-            'weights, use --cfg-options load_from=CHECKPOINT'
+            f'checkpoint {path!r} lacks {", ".join(missing)}; to start from its weights, use '
+            '--cfg-options load_from=CHECKPOINT'
         )
     meta = content['meta']
     if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
-        raise CheckpointError(f'cannot resume from {path!r}: its meta has no epoch and iter')
+        raise CheckpointError(f'checkpoint {path!r} does not say its epoch and iter')
     if 'config' in meta:
-        raise CheckpointError(f'cannot resume from {path!r}: mmengine would run its meta.config')
+        raise CheckpointError(f'checkpoint {path!r} has a meta.config, which mmengine would run')
     return content

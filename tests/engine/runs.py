@@ -69,7 +69,7 @@ def tiny_config(work_dir: Path, by_epoch: bool = True, **changes: Any) -> Config
         batch_size=2,
         num_workers=0,
         sampler=dict(type='DefaultSampler'),
-        dataset=dict(type='Noise'),
+        dataset=dict(type='Noise', serialize_data=False),  # which collects garbage
         collate_fn=dict(type='default_collate'),
     )
     cfg = Config(

@@ -3,10 +3,10 @@
 from pathlib import Path
 from textwrap import dedent
 
-from ..backbones import small
+from .. import families
 from .cli import ROOT
 
-ARCH = {**small.CONTNET, 'depths': (1, 1, 1, 1)}
+ARCH = {**families.CONTNET, 'depths': (1, 1, 1, 1)}
 
 
 def write_detector(folder: Path) -> Path:
