@@ -110,8 +110,8 @@ def load_config(
 def _place_of(error: Exception) -> str:
     """Say in which file and line a config, or a module that it imports, raised an exception."""
     # Both run at the top level of a file. What mmengine raises by itself has no such place.
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [
-        f' at {frame.filename}:{frame.lineno}' for frame in frames if frame.name == '<module>'
-    ]
-    return places[-1] if places else ''
+    place = ''
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.name == '<module>':
+            place = f' at {frame.filename}:{frame.lineno}'
+    return place

@@ -1,7 +1,7 @@
 """Seeds for each batch and each iteration, so that a resumed run repeats an uninterrupted one.
 
-mmengine seeds the random number generators once: of the training process when it starts, and of each
-worker process that loads data when that starts. A resumed run starts them anew in the middle.
+mmengine seeds the random number generators once: those of the training process when it starts, and
+those of each worker process that loads data. A resumed run starts its processes anew.
 """
 
 from __future__ import annotations

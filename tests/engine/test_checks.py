@@ -100,12 +100,7 @@ def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
 def test_weights_of_a_deeper_arch_are_refused_but_not_stages_that_are_not_needed(
     family: str, tmp_path: Path
 ) -> None:
-    arch = {
-        'CMT': families.CMT,
-        'ResNetACmix': families.RESNET_ACMIX,
-        'SwinACmix': families.SWIN_ACMIX,
-    }
-    arch = arch[family]
+    arch = next(f.kwargs['arch'] for f in families.FAMILIES if f.type == family)
     deeper = dict(arch, depths=(2, *arch['depths'][1:]))
     shallow = dict(arch, depths=(1, *arch['depths'][1:]))
     backbone = getattr(backbones, family)(deeper, out_indices=(1, 2, 3))

@@ -34,7 +34,8 @@ SCRIPT = """
         found |= {('prefix', k): v for k, v in backends.prefix_to_backends.items()}
         found |= {('scheme', k): v for k, v in mmengine.runner.CheckpointLoader._schemes.items()}
         found |= members(mmengine.hooks, mmengine.runner, mmengine.runner.checkpoint,
-                         mmengine.hooks.CheckpointHook, mmengine.fileio, mmengine.fileio.LocalBackend,
+                         mmengine.hooks.CheckpointHook, mmengine.fileio,
+                         mmengine.fileio.LocalBackend,
                          mmengine.runner.Runner, torch.utils.data.DataLoader, torch.serialization)
         return found
 
