@@ -1,4 +1,4 @@
-"""Models of configs, with random weights: for command lines that check, count or export them."""
+"""Models of configs, with random weights, for command lines that check, count or export them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 
 import torch
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmcontnet.engine import (
     find_resume_point,
     is_first_process,
     load_config,
+    owner_of,
     parse_run_args,
     report_faults,
     runner_of,
@@ -109,7 +111,8 @@ def main() -> None:
     if args.check_only:
         print('\n'.join(warnings), file=sys.stderr, end='\n' if warnings else '')
         return
-    with exit_on_user_error('train.py'), runner_of(cfg, resume, warnings) as runner:
+    held = owner_of(cfg.work_dir) if is_first_process() else nullcontext()
+    with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:
         runner.train()
 
 

@@ -7,6 +7,7 @@ from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
 from .resume import ResumePoint, find_resume_point
 from .run import parse_run_args, runner_of
+from .writing import owner_of
 
 __all__ = [
     'ResumePoint',
@@ -19,6 +20,7 @@ __all__ = [
     'load_checkpoint',
     'load_config',
     'load_weights',
+    'owner_of',
     'parse_run_args',
     'process_group',
     'read_checkpoint',

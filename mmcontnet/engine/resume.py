@@ -1,17 +1,21 @@
-"""Find and check the checkpoint from which a run is resumed."""
+"""Find and check the checkpoint from which a run is resumed, and do what it lacks."""
 
 from __future__ import annotations
 
 import os
 import re
+from bisect import bisect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import Tensor
 
 from ..builders import build_model
-from ..checkpoint import load_weights, read_checkpoint
+from ..checkpoint import find_fault, load_weights, read_checkpoint, unwrap
 from ..errors import CheckpointError, UserError, WeightMismatchError
 
 
@@ -94,7 +98,10 @@ def _candidates(work_dir: Path, warnings: list[str]) -> Iterator[Path]:
 
 
 def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
-    weights = {name.removeprefix('module.'): tensor for name, tensor in state.items()}
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) or not isinstance(k, str)}
+    if fault := find_fault(tensors):
+        raise UserError(f'cannot resume from {path!r}: {fault}')
+    weights = unwrap(tensors)
     model = build_model(cfg, meta=True)
     try:
         load_weights(model, weights, f'checkpoint {path!r}')
@@ -114,13 +121,9 @@ def _read(path: str) -> dict[str, Any]:
     if '://' in path:
         raise CheckpointError(f'checkpoint {path!r} is not a local file: download it first')
     content = read_checkpoint(path)
+    held = content if isinstance(content, Mapping) else {}
     entries = ('meta', 'message_hub', 'state_dict', 'optimizer')
-    missing = [
-        entry
-        for entry in entries
-        if not isinstance(content, Mapping) or not isinstance(content.get(entry), Mapping)
-    ]
-    if missing:
+    if missing := [entry for entry in entries if not isinstance(held.get(entry), Mapping)]:
         raise CheckpointError(
             f'checkpoint {path!r} lacks {", ".join(missing)}; to start from its weights, use '
             '--cfg-options load_from=CHECKPOINT'
@@ -131,3 +134,35 @@ def _read(path: str) -> dict[str, Any]:
     if 'config' in meta:
         raise CheckpointError(f'checkpoint {path!r} has a meta.config, which mmengine would run')
     return content
+
+
+class DueValidationHook(Hook):
+    """Before a resumed training goes on, does the validation that its checkpoint lacks.
+
+    mmengine saves a checkpoint, then validates, and saves it again only if it is the best. Whatever
+    a validation changes (the best checkpoint, schedulers, early stopping) is missing in the first.
+    """
+
+    priority = 'LOWEST'  # when all hooks are ready to train
+
+    def before_train(self, runner: Runner) -> None:
+        """Validate if the run would have done so next."""
+        loop = runner.train_loop
+        known = isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)
+        if runner.val_loop is None or not known:
+            return
+        step = _step(runner)
+        end = loop.max_iters if isinstance(loop, IterBasedTrainLoop) else loop.max_epochs
+        # As the loop decides after each step.
+        interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, step + 1) - 1]
+        due = step >= max(loop.val_begin, 1) and (step % interval == 0 or step == end)
+        if due and runner.message_hub.runtime_info.get('validated') != step:
+            runner.val_loop.run()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Note it for a checkpoint that is saved after the validation."""
+        runner.message_hub.update_info('validated', _step(runner))
+
+
+def _step(runner: Runner) -> int:
+    return runner.iter if isinstance(runner.train_loop, IterBasedTrainLoop) else runner.epoch

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from ..checkpoint import safe_loading
 from ..errors import UserError, add_traceback_option
 from .distributed import from_first_process, process_group
-from .resume import ResumePoint
+from .resume import DueValidationHook, ResumePoint
 from .seeding import SeedHook
 from .writing import write_checkpoints_atomically
 
@@ -75,6 +75,7 @@ def runner_of(
                 cfg.randomness = resume.randomness
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
             runner.register_hook(SeedHook())
+            runner.register_hook(DueValidationHook())
             write_checkpoints_atomically(runner)
             for warning in warnings:
                 runner.logger.warning(warning)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import time
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,3 +69,30 @@ def write_checkpoints_atomically(runner: Runner) -> None:
         if isinstance(hook, CheckpointHook) and '://' not in str(hook.out_dir):
             if hook.backend_args is None and hook.file_client_args is None:
                 hook.backend_args = {'backend': ATOMIC}
+
+
+@contextmanager
+def owner_of(work_dir: str) -> Iterator[None]:
+    """Hold the work dir of a training: a second one would remove the checkpoints of the first.
+
+    Raises:
+        UserError: If another process holds it, or nothing can be written there.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        file = open(os.path.join(work_dir, '.owner'), 'a+')
+    except OSError as error:
+        raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
+    with file:
+        try:
+            # Not flock, which processes that load data would hold on to for some seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise UserError(f'{work_dir!r} is in use by {file.read() or "another"}') from error
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()} since {time.ctime()}')
+        file.flush()
+        yield

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmcontnet.engine import ResumePoint, find_resume_point, runner_of
 from mmcontnet.errors import UserError
 
-from .runs import tiny_config
+from .runs import Scripted, tiny_config, train
 
 
 def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:
@@ -139,3 +139,31 @@ def test_the_config_stays_as_it_is(tmp_path: Path) -> None:
         assert (runner.cfg.resume, runner.seed) == (True, 7)
         assert runner.cfg.load_from == str(tmp_path / 'epoch_1.pth')
     assert cfg.pretty_text == before
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('killed', [1, 2, 3])
+def test_a_validation_that_was_not_finished_is_done_first(
+    by_epoch: bool, killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob('*.pth'))
+
+    hook = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+    cfg = tiny_config(tmp_path, by_epoch, **{'default_hooks.checkpoint': hook})
+    scores = [1.0, 3.0, 2.0]
+    monkeypatch.setattr(Scripted, 'scores', [*scores[: killed - 1], KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg)
+    monkeypatch.setattr(Scripted, 'scores', scores[killed - 1 :])
+    resume = find_resume_point(cfg)
+    assert len(train(cfg, resume)) == 12 - 4 * killed
+    step = 'epoch_{}.pth' if by_epoch else 'iter_{}.pth'
+    last, best = (3, 2) if by_epoch else (12, 8)
+    assert files() == [f'best_score_{step}'.format(best), step.format(last)]
+    # Of a training that has ended, the last validation only if its checkpoint lacks it.
+    monkeypatch.setattr(Scripted, 'scores', [9.0])
+    train(cfg, find_resume_point(cfg))
+    assert files()[0] == f'best_score_{step}'.format(last)
+    monkeypatch.setattr(Scripted, 'scores', [KeyboardInterrupt()])
+    train(cfg, find_resume_point(cfg))

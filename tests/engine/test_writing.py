@@ -1,19 +1,22 @@
 """Checkpoints are intact, and the old one goes when the new one is there."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE, Popen
+from textwrap import dedent
 
 import pytest
 from mmengine.fileio import get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from mmcontnet.engine import runner_of
+from mmcontnet.engine import owner_of, runner_of
 from mmcontnet.engine.writing import ATOMIC
 from mmcontnet.errors import UserError
 
-from .runs import Rising, tiny_config, train
+from .runs import Scripted, tiny_config, train
 
 BACKEND = dict(backend=ATOMIC)
 
@@ -65,7 +68,7 @@ def test_of_two_checkpoints_one_is_always_there(
 ) -> None:
     hook = {'max_keep_ckpts': 1, 'save_best': 'score', 'rule': 'greater'}
     cfg = tiny_config(tmp_path, **{'default_hooks.checkpoint': hook})
-    monkeypatch.setattr(Rising, 'validations', 0)
+    monkeypatch.setattr(Scripted, 'scores', [1.0, 2.0])
     before: list[list[str]] = []
     fsync: Callable[[int], None] = os.fsync
 
@@ -107,3 +110,26 @@ def test_a_full_disk_is_an_error_of_the_users_and_what_else_fails_is_not(tmp_pat
             fail(0)
     with pytest.raises(FileNotFoundError), runner_of(tiny_config(tmp_path)):
         open('none')
+
+
+def test_a_work_dir_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    script = """
+        import fcntl, sys
+        file = open('.owner', 'w')
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        file.write('process 7')
+        file.flush()
+        print('held', flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, '-c', dedent(script)]
+    with Popen(command, cwd=tmp_path, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == 'held\n'
+        with pytest.raises(UserError, match="' is in use by process 7$"), owner_of(str(tmp_path)):
+            pass
+        other.kill()
+    with owner_of(str(tmp_path)):
+        assert f'process {os.getpid()} on ' in (tmp_path / '.owner').read_text()
+    with pytest.raises(UserError, match=r'cannot write into .*\.owner'):
+        with owner_of(str(tmp_path / '.owner')):
+            pass

@@ -3,10 +3,10 @@
 from pathlib import Path
 from textwrap import dedent
 
-from .. import families
+from ..families import CONTNET
 from .cli import ROOT
 
-ARCH = {**families.CONTNET, 'depths': (1, 1, 1, 1)}
+ARCH = {**CONTNET, 'depths': (1, 1, 1, 1)}
 
 
 def write_detector(folder: Path) -> Path:
