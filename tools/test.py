@@ -126,10 +126,11 @@ def write_predictions(cfg: Config, runner: Runner, out: str) -> None:
 def main() -> None:
     """Check everything that can be checked, then test."""
     args = parse_args()
-    with exit_on_user_error('test.py', silent=not is_first_process()):
+    first = is_first_process(args.launcher)
+    with exit_on_user_error('test.py', silent=not first):
         cfg = read_config(args)
         scope = cfg.get('default_scope')
-        if is_first_process():  # of several processes one checks
+        if first:  # of several processes one checks
             check(cfg, args)
         if args.out and scope == 'mmseg':
             metrics = cfg.test_evaluator

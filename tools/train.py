@@ -101,17 +101,18 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
 def main() -> None:
     """Check everything that can be checked, then train."""
     args = parse_args()
-    with exit_on_user_error('train.py', silent=not is_first_process()):
+    first = is_first_process(args.launcher)
+    with exit_on_user_error('train.py', silent=not first):
         cfg = read_config(args)
         try:
             # Of several processes one checks.
-            resume, warnings = check(cfg, args) if is_first_process() else (None, [])
+            resume, warnings = check(cfg, args) if first else (None, [])
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
     if args.check_only:
         print('\n'.join(warnings), file=sys.stderr, end='\n' if warnings else '')
         return
-    held = owner_of(cfg.work_dir) if is_first_process() else nullcontext()
+    held = owner_of(cfg.work_dir) if first else nullcontext()
     with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:
         runner.train()
 

@@ -18,9 +18,9 @@ from mmengine.utils.dl_utils import set_multi_processing
 T = TypeVar('T')
 
 
-def is_first_process() -> bool:
-    """Tell whether this is the first of the processes that torchrun or srun started, or alone."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+def is_first_process(launcher: str) -> bool:
+    """Tell whether this is the first of the processes that the launcher started, or alone."""
+    return launcher == 'none' or os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def from_first_process(value: T) -> T:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor
 
@@ -148,15 +148,18 @@ class DueValidationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Validate if the run would have done so next."""
         loop = runner.train_loop
-        known = isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)
-        if runner.val_loop is None or not known:
+        if not (runner.val_loop and isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)):
             return
         step = _step(runner)
         end = loop.max_iters if isinstance(loop, IterBasedTrainLoop) else loop.max_epochs
         # As the loop decides after each step.
         interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, step + 1) - 1]
         due = step >= max(loop.val_begin, 1) and (step % interval == 0 or step == end)
-        if due and runner.message_hub.runtime_info.get('validated') != step:
+        known = runner.message_hub.runtime_info
+        if due and known.get('validated') != step:
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook):
+                    hook.last_ckpt = known.get('last_ckpt')  # to be saved again if it is the best
             runner.val_loop.run()
 
     def before_val_epoch(self, runner: Runner) -> None:

@@ -1,5 +1,6 @@
 """A training that takes a moment, through mmengine's runner, and what is random in it."""
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from mmcontnet.engine import ResumePoint, runner_of
+
+_NUMBERS = itertools.count()
 
 
 @DATASETS.register_module()
@@ -96,6 +99,8 @@ def tiny_config(work_dir: Path, by_epoch: bool = True, **changes: Any) -> Config
 
 def train(cfg: Config, resume: ResumePoint | None = None) -> list[Any]:
     """Train, and return what the model has seen."""
+    # mmengine's message hubs are shared by name, and differ by the second only.
+    cfg.experiment_name = f'run {next(_NUMBERS)}'
     Recorder.seen.clear()
     with runner_of(cfg, resume) as runner:
         runner.train()
