@@ -2,27 +2,23 @@
 
 import argparse
 import os
-import sys
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
 
-from mmcontnet.analysis.networks import build_model
+from mmcontnet.builders import build_model
+from mmcontnet.checkpoint import load_checkpoint, read_weights
 from mmcontnet.engine import (
-    build_runner,
     check_data,
     check_model,
-    errors_in_a_line,
     is_first_process,
-    load_checkpoint,
     load_config,
     parse_run_args,
-    process_group,
-    read_weights,
-    safe_loading,
+    runner_of,
 )
-from mmcontnet.errors import UserError, WeightMismatchError
+from mmcontnet.errors import UserError, WeightMismatchError, exit_on_user_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,60 +86,66 @@ def use_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
-def run_test(cfg: Config, out: str | None) -> None:
-    """Test, and dump the predictions into ``out``; the runner is gone at the end."""
-    runner = build_runner(cfg)
-    if out:
-        dump = DumpResults
-        if cfg.get('default_scope') == 'mmdet':
-            # Masks are encoded, not written pixel by pixel.
-            from mmdet.evaluation import DumpDetResults as dump
-        runner.test_evaluator.metrics.append(dump(out_file_path=out))
-    runner.test()
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the options that change it."""
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    cfg.load_from = args.checkpoint
+    # The checkpoint holds all weights: those of ImageNet need not be there any more.
+    if cfg.model.get('backbone'):
+        cfg.model.backbone.pop('init_cfg', None)
+    return cfg
+
+
+def check(cfg: Config, args: argparse.Namespace) -> None:
+    """Check everything that can be checked before testing."""
+    check_model(cfg)
+    if args.allow_missing:
+        read_weights(args.checkpoint)
+    else:
+        try:
+            load_checkpoint(build_model(cfg, meta=True), args.checkpoint)
+        except WeightMismatchError as error:
+            raise UserError(f'{error}; --allow-missing tests nevertheless') from error
+    check_data(cfg, ['test'])
+    scope = cfg.get('default_scope')
+    if args.out and scope != 'mmseg' and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out must be a .pkl file, got {args.out!r}')
+    if args.show_dir and args.tta and scope == 'mmpretrain':
+        raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
+
+
+def write_predictions(cfg: Config, runner: Runner, out: str) -> None:
+    """Have the runner write the predictions of a detector or a classifier into a .pkl file."""
+    dump = DumpResults
+    if cfg.get('default_scope') == 'mmdet':
+        # Masks are encoded, not written pixel by pixel.
+        from mmdet.evaluation import DumpDetResults as dump
+    runner.test_evaluator.metrics.append(dump(out_file_path=out))
 
 
 def main() -> None:
     """Check everything that can be checked, then test."""
     args = parse_args()
-    try:
-        cfg = load_config(
-            args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher
-        )
-        cfg.load_from = args.checkpoint
-        # The checkpoint holds all weights: those of ImageNet need not be there any more.
-        if cfg.model.get('backbone'):
-            cfg.model.backbone.pop('init_cfg', None)
-        check_model(cfg)
-        if args.allow_missing:
-            read_weights(args.checkpoint)
-        else:
-            # mmengine would merely warn.
-            load_checkpoint(build_model(cfg, meta=True), args.checkpoint)
-        check_data(cfg, ['test'])
+    first = is_first_process(args.launcher)
+    with exit_on_user_error('test.py', silent=not first):
+        cfg = read_config(args)
         scope = cfg.get('default_scope')
-        is_segmenter = scope == 'mmseg'
-        if args.out and not is_segmenter and not args.out.endswith(('.pkl', '.pickle')):
-            raise UserError(f'--out must be a .pkl file, got {args.out!r}')
-        if args.out and is_segmenter:
+        if first:  # of several processes one checks
+            check(cfg, args)
+        if args.out and scope == 'mmseg':
             metrics = cfg.test_evaluator
             for metric in metrics if isinstance(metrics, list) else [metrics]:
                 metric.update(output_dir=args.out, keep_results=True)
-        if args.show_dir and args.tta and scope == 'mmpretrain':
-            raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
         if args.show_dir:
             draw_into(cfg, args.show_dir)
         if args.tta:
             use_tta(cfg)
-    except UserError as error:
-        advice = (
-            '; --allow-missing tests nevertheless' if isinstance(error, WeightMismatchError) else ''
-        )
-        # Of many processes one says it.
-        sys.exit(f'test.py: error: {error}{advice}' if is_first_process() else 1)
     if args.check_only:
         return
-    with errors_in_a_line('test.py'), safe_loading(), process_group(cfg):
-        run_test(cfg, None if is_segmenter else args.out)
+    with exit_on_user_error('test.py'), runner_of(cfg) as runner:
+        if args.out and scope != 'mmseg':
+            write_predictions(cfg, runner, args.out)
+        runner.test()
 
 
 if __name__ == '__main__':

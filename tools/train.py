@@ -3,29 +3,26 @@
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 
 import torch
 from mmengine.config import Config
 
-from mmcontnet.analysis.networks import build_model
 from mmcontnet.engine import (
-    build_runner,
+    ResumePoint,
     check_data,
+    check_load_from,
     check_model,
-    errors_in_a_line,
     find_faults,
+    find_resume_point,
     is_first_process,
-    load_checkpoint,
     load_config,
-    load_weights,
+    owner_of,
     parse_run_args,
-    prepare_resume,
-    process_group,
-    read_weights,
     report_faults,
-    safe_loading,
+    runner_of,
 )
-from mmcontnet.errors import UserError, WeightMismatchError
+from mmcontnet.errors import UserError, WeightMismatchError, exit_on_user_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the last one in the work dir',
+        help='resume from this checkpoint, or from the newest intact one in the work dir',
     )
     parser.add_argument(
         '--allow-missing',
@@ -59,95 +56,65 @@ def parse_args() -> argparse.Namespace:
     return parse_run_args(parser)
 
 
-def check_load_from(cfg: Config, allow_missing: bool) -> None:
-    """Check that the weights to start from hold the backbone, and tell what else they lack."""
-    if not isinstance(cfg.load_from, str):  # as --cfg-options makes of a name with commas
-        raise UserError(f'load_from must be one file or URL, got {cfg.load_from!r}')
-    if allow_missing or 'backbone' not in cfg.model:
-        read_weights(cfg.load_from)
-        return
-    # mmengine would merely warn.
-    left = load_checkpoint(build_model(cfg, meta=True), cfg.load_from, needed='backbone')
-    if left and is_first_process():
-        some = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
-        print(
-            f'load_from {cfg.load_from!r} has no weights that fit {len(left)} tensors of the '
-            f'model, which start at random: {some}',
-            file=sys.stderr,
-        )
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the options that change it."""
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise UserError('--amp needs a GPU, and PyTorch sees none')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    return cfg
 
 
-def check_resume(cfg: Config) -> None:
-    """Check that the checkpoint to go on from has all weights of the model, as they are."""
-    weights = {
-        name.removeprefix('module.'): tensor for name, tensor in read_weights(cfg.load_from).items()
-    }
-    if 'backbone' not in cfg.model:
-        return
-    model = build_model(cfg, meta=True)
-    try:
-        load_weights(model, weights, f'checkpoint {cfg.load_from!r}')
-    except WeightMismatchError as error:
-        raise UserError(str(error)) from error  # which no option overrides
-    for name, tensor in model.state_dict().items():
-        # Loading can resize weights, but nothing resizes what the optimizer knows of them.
-        if name in weights and weights[name].shape != tensor.shape:
-            raise UserError(
-                f'cannot resume from {cfg.load_from!r}: {name} is {tuple(weights[name].shape)} '
-                f'there and {tuple(tensor.shape)} here, as for another img_size'
-            )
+def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, list[str]]:
+    """Check everything that can be checked before training.
+
+    Returns:
+        Where to resume, None for a training from the start; and warnings for the run's log.
+    """
+    resume, warnings = None, []
+    if args.resume:
+        resume = find_resume_point(cfg, None if args.resume == 'auto' else args.resume)
+    elif cfg.get('resume'):
+        resume = find_resume_point(cfg, cfg.get('load_from'))
+    if resume is not None:
+        warnings = resume.warnings
+    elif cfg.get('load_from'):
+        warnings = check_load_from(cfg, args.allow_missing)
+    check_model(cfg, args.allow_missing)
+    parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
+    check_data(cfg, parts)
+    if args.check_data:
+        if args.launcher != 'none':
+            # The others would wait longer than their timeout for the one that decodes.
+            raise UserError('--check-data is for one process; run tools/check_dataset.py first')
+        if faults := report_faults(find_faults(cfg, parts, len(os.sched_getaffinity(0)))):
+            raise UserError(f'--check-data found {faults} faults in the data')
+    return resume, warnings
 
 
 def main() -> None:
     """Check everything that can be checked, then train."""
     args = parse_args()
-    try:
-        cfg = load_config(
-            args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher
-        )
-        if args.amp:
-            if not torch.cuda.is_available():
-                raise UserError('--amp needs a GPU, and PyTorch sees none')
-            cfg.optim_wrapper.type = 'AmpOptimWrapper'
-            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        if args.auto_scale_lr:
-            if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-                raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
-            cfg.auto_scale_lr.enable = True
-        start = cfg.get('load_from')
-        if args.resume:
-            cfg.resume = True
-            cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.get('resume') and not prepare_resume(cfg):
-            # A run that was killed before its first checkpoint starts as it did.
-            cfg.resume, cfg.load_from = False, start
-        if cfg.get('resume'):
-            check_resume(cfg)
-        elif cfg.get('load_from'):
-            check_load_from(cfg, args.allow_missing)
-        check_model(cfg, args.allow_missing)
-        parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
-        check_data(cfg, parts)
-        if args.check_data:
-            if args.launcher != 'none':
-                # The others would wait in vain for one that decodes for longer than their timeout.
-                raise UserError('--check-data is for one process; run tools/check_dataset.py first')
-            workers = len(os.sched_getaffinity(0))
-            if errors := report_faults(find_faults(cfg, parts, workers)):
-                raise UserError(f'--check-data: faults in the data: {errors}')
-    except UserError as error:
-        advice = (
-            '; --allow-missing trains nevertheless'
-            if isinstance(error, WeightMismatchError)
-            else ''
-        )
-        # Of many processes one says it.
-        sys.exit(f'train.py: error: {error}{advice}' if is_first_process() else 1)
+    first = is_first_process(args.launcher)
+    with exit_on_user_error('train.py', silent=not first):
+        cfg = read_config(args)
+        try:
+            # Of several processes one checks.
+            resume, warnings = check(cfg, args) if first else (None, [])
+        except WeightMismatchError as error:
+            raise UserError(f'{error}; --allow-missing trains nevertheless') from error
     if args.check_only:
+        print('\n'.join(warnings), file=sys.stderr, end='\n' if warnings else '')
         return
-    with errors_in_a_line('train.py'), safe_loading(), process_group(cfg):
-        # In one expression: the runner must be gone before the process group.
-        build_runner(cfg).train()
+    held = owner_of(cfg.work_dir) if first else nullcontext()
+    with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from ..engine import load_checkpoint, safe_loading
+from ..checkpoint import load_checkpoint, safe_loading
 from ..errors import UserError
 from .networks import build_model
 

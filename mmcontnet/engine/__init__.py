@@ -1,28 +1,30 @@
-"""What the training and testing command lines share: configs, checks before work, processes."""
+"""What the training and testing command lines share: configs, checks before work, the runner."""
 
-from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights, safe_loading
-from .checks import check_data, check_model
+from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
+from .checks import check_data, check_load_from, check_model
 from .config import load_config
 from .datasets import find_faults, report_faults
 from .distributed import is_first_process, process_group
-from .resume import prepare_resume
-from .run import build_runner, errors_in_a_line, parse_run_args
+from .resume import ResumePoint, find_resume_point
+from .run import parse_run_args, runner_of
+from .writing import owner_of
 
 __all__ = [
-    'build_runner',
+    'ResumePoint',
     'check_data',
+    'check_load_from',
     'check_model',
-    'errors_in_a_line',
     'find_faults',
+    'find_resume_point',
     'is_first_process',
     'load_checkpoint',
     'load_config',
     'load_weights',
+    'owner_of',
     'parse_run_args',
-    'prepare_resume',
     'process_group',
     'read_checkpoint',
     'read_weights',
     'report_faults',
-    'safe_loading',
+    'runner_of',
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,21 +14,23 @@ from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbones.base import HybridBackbone
-from ..checkpoint import load_weights, read_checkpoint, read_weights
+from ..builders import build_model
+from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
 
 
 def check_model(cfg: Config, allow_missing: bool = False) -> None:
     """Check the backbone's type, arguments and pretrained weights.
 
-    Backbones of ours are built, without memory, and all their weights must be in the file. Those of
-    others that load them as mmengine does must find half of theirs; they may have layers that are
-    not pretrained. Of the rest only type, names of arguments and the file are checked: they may
-    take weights in forms of their own.
+    - A backbone of this project is built, without memory. All its weights must be in the file.
+    - One of another package that loads weights as mmengine does must find half of its weights
+      there: it may have layers that are not pretrained.
+    - Of any other, only the type, the names of its arguments and the file are checked: it may take
+      weights in a form of its own.
 
     Args:
         cfg: The whole config.
-        allow_missing: Take weights that do not fit, as mmengine does.
+        allow_missing: Accept weights that do not fit, as mmengine does.
 
     Raises:
         UserError: For an unknown type or argument, a value that the backbone refuses, or pretrained
@@ -40,23 +43,23 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
     with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
         backbone_class = config.type
         if isinstance(backbone_class, str):
-            try:
+            # mmengine raises RuntimeError for names with a dot.
+            with suppress(RuntimeError):
                 backbone_class = registry.get(config.type)
-            except RuntimeError:  # what mmengine raises for names with a dot
-                backbone_class = None
-        if backbone_class is None:
+        if not callable(backbone_class):
             raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
         _check_arguments(backbone_class, config)
-        ours = inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
-        # Those of others may need a device, and what is wrong with them the runner says.
-        mistakes = (TypeError, ValueError) if ours else (Exception,)
+        ours = _is_ours(backbone_class)
         backbone = None
         try:
             with torch.device('meta'):
                 backbone = registry.build(config)
-        except mistakes as error:
-            if ours:
+        except Exception as error:
+            if ours and isinstance(error, ValueError):
                 raise UserError(f'model.backbone: {error}') from error
+            if ours:
+                raise
+            # Those of others may need a device; what is wrong with them the runner says.
     init_cfg = config.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
         if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
@@ -67,16 +70,30 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
                     raise
 
 
+def _is_ours(backbone_class: Any) -> bool:
+    return inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
+
+
 def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(backbone_class).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    parameters: dict[str, inspect.Parameter] = {}
+    # Backbones of ours hand what they do not name on to their base class.
+    for base in inspect.getmro(backbone_class) if _is_ours(backbone_class) else [backbone_class]:
+        named = dict(inspect.signature(base).parameters)
+        closed = {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
+        parameters = {**parameters, **closed, **parameters}
+        if closed == named:
+            break
+    else:
         return
-    unknown = sorted(set(config) - set(parameters) - {'type', '_scope_'})
-    if unknown:
+    name = backbone_class.__name__
+    if unknown := sorted(set(config) - set(parameters) - {'type', '_scope_'}):
         raise UserError(
-            f'model.backbone: {backbone_class.__name__} has no argument {", ".join(unknown)}; '
+            f'model.backbone: {name} has no argument {", ".join(unknown)}; '
             f'it takes {", ".join(parameters)}'
         )
+    required = [key for key, p in parameters.items() if p.default is p.empty]
+    if missing := [key for key in required if key not in config]:
+        raise UserError(f'model.backbone: {name} needs {", ".join(missing)}')
 
 
 def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
@@ -100,10 +117,39 @@ def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
     ours = isinstance(backbone, HybridBackbone)
     source = f'checkpoint {checkpoint!r} with prefix {prefix!r} (model.backbone.init_cfg)'
     try:
-        load_weights(backbone, found, source, 'all' if ours else 'half')
+        load_weights(backbone, found, source, needed='all' if ours else 'half')
     except WeightMismatchError as error:
         advice = '; was the file made by tools/convert_checkpoint.py, for this arch?'
         raise WeightMismatchError(f'{error}{advice if ours else ""}') from error
+
+
+def check_load_from(cfg: Config, allow_missing: bool = False) -> list[str]:
+    """Check that the weights to start from (``load_from``) hold those of the backbone.
+
+    Args:
+        cfg: The whole config.
+        allow_missing: Only read them.
+
+    Returns:
+        Warnings: what of the rest of the model starts at random.
+
+    Raises:
+        UserError: If the file cannot be read.
+        WeightMismatchError: If the backbone's weights are not there or do not fit.
+    """
+    if not isinstance(cfg.load_from, str):  # as --cfg-options makes of a name with commas
+        raise UserError(f'load_from must be one file or URL, got {cfg.load_from!r}')
+    if allow_missing or 'backbone' not in cfg.model:
+        read_weights(cfg.load_from)
+        return []
+    left = load_checkpoint(build_model(cfg, meta=True), cfg.load_from, needed='backbone')
+    if not left:
+        return []
+    some = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
+    return [
+        f'load_from {cfg.load_from!r} has no weights that fit {len(left)} tensors of the model, '
+        f'which start at random: {some}'
+    ]
 
 
 def check_data(cfg: Config, parts: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -84,7 +85,8 @@ def load_config(
         cfg = Config.fromstring(inherited, '.py') if '::' in path else Config.fromfile(path)
     # A config is a program: whatever it raises is a mistake in it, or in what it inherits from.
     except Exception as error:
-        raise UserError(f'cannot read config {path!r}: {type(error).__name__}: {error}') from error
+        reason = f'{type(error).__name__}: {error}'
+        raise UserError(f'cannot read config {path!r}{_place_of(error)}: {reason}') from error
     try:
         cfg.merge_from_dict(dict(options or {}))
     except (KeyError, TypeError, IndexError, AssertionError) as error:
@@ -103,3 +105,13 @@ def load_config(
                 loader.setdefault('pin_memory', True)
                 loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
     return cfg
+
+
+def _place_of(error: Exception) -> str:
+    """Say in which file and line a config, or a module that it imports, raised an exception."""
+    # Both run at the top level of a file. What mmengine raises by itself has no such place.
+    place = ''
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.name == '<module>':
+            place = f' at {frame.filename}:{frame.lineno}'
+    return place

@@ -1,4 +1,4 @@
-"""Several processes where there is no GPU: gloo instead of NCCL."""
+"""Several processes, with gloo in place of NCCL where there is no GPU."""
 
 from __future__ import annotations
 
@@ -7,37 +7,56 @@ import os
 import subprocess
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, init_dist
+from mmengine.utils.dl_utils import set_multi_processing
+
+T = TypeVar('T')
 
 
-def is_first_process() -> bool:
-    """Tell whether this process speaks for all that torchrun or srun started."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+def is_first_process(launcher: str) -> bool:
+    """Tell whether this is the first of the processes that the launcher started, or alone."""
+    return launcher == 'none' or os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+def from_first_process(value: T) -> T:
+    """Return the value that the first process of the group gave."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 @contextmanager
-def process_group(cfg: Config) -> Iterator[None]:
-    """Start the process group that the runner will find, and end it afterwards.
+def process_group(cfg: Config) -> Iterator[bool]:
+    """Start the process group that mmengine's runner will use, and end it afterwards.
 
-    mmengine's own start-up calls CUDA whatever the backend, and wraps the model with a CUDA device
-    id. With GPUs all is left to it; without, a gloo group and a wrapper for CPU modules are set up
-    before the runner is built. The caller must hold no reference to the runner at the end: DDP
-    keeps the group's threads alive, and a process that exits with them may abort after a good run.
+    With GPUs this is mmengine's own start-up. That calls CUDA whatever the backend, and wraps the
+    model with a CUDA device id; without GPUs a gloo group and a wrapper for CPU modules are set up
+    instead. At the end nothing may hold the model: DDP keeps the group's threads alive, and a
+    process that exits with them may abort after a good run.
 
     Args:
-        cfg: ``cfg.launcher`` is the command line's; ``model_wrapper_cfg`` is set where needed.
+        cfg: ``cfg.launcher`` is the command line's. Without GPUs ``model_wrapper_cfg`` is set, and
+            SyncBN, which needs a GPU, becomes BN.
+
+    Yields:
+        Whether there was SyncBN to replace.
     """
-    if cfg.launcher != 'none' and not torch.cuda.is_available():
+    replaced = False
+    if cfg.launcher != 'none' and torch.cuda.is_available():
+        environment = cfg.get('env_cfg') or {}
+        # As the runner does; init_dist alone would choose another way to start processes.
+        set_multi_processing(**environment.get('mp_cfg') or {}, distributed=True)
+        init_dist(cfg.launcher, **environment.get('dist_cfg') or {})
+    elif cfg.launcher != 'none':
         if cfg.launcher == 'slurm':
             _read_slurm_environment()
         dist.init_process_group('gloo')
-        named = _replace_sync_bn(cfg.model)
-        if (cfg.pop('sync_bn', None) or named) and is_first_process():
-            print('no GPU: SyncBN needs one, BatchNorm of each process is used instead')
+        replaced = any([cfg.pop('sync_bn', None), replace_sync_bn(cfg.model)])
         cfg.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
             'broadcast_buffers': False,
@@ -45,22 +64,22 @@ def process_group(cfg: Config) -> Iterator[None]:
             **(cfg.get('model_wrapper_cfg') or {}),
             'device_ids': None,
         }
-    yield
-    # Not in a finally: after an error on one rank the others would wait for it here.
+    yield replaced
+    # Not in a finally: after an error in one process the others would wait for it here.
     if dist.is_initialized():
         gc.collect()  # runners and models are in reference cycles
         dist.destroy_process_group()
 
 
-def _replace_sync_bn(config: Any) -> bool:
+def replace_sync_bn(config: Any) -> bool:
     """Turn SyncBN into BN wherever the config of a model names it; tell whether it did."""
     if isinstance(config, MutableMapping):
         replaced = config.get('type') == 'SyncBN'
         if replaced:
             config['type'] = 'BN'
-        return any([_replace_sync_bn(value) for value in config.values()]) or replaced
+        return any([replace_sync_bn(value) for value in config.values()]) or replaced
     if isinstance(config, list | tuple):
-        return any([_replace_sync_bn(value) for value in config])
+        return any([replace_sync_bn(value) for value in config])
     return False
 
 

@@ -1,173 +1,171 @@
-"""What a killed run leaves behind is whole, and the next run goes on from it.
-
-mmengine writes a checkpoint in place, and removes the one before it first, so that a run which is
-killed meanwhile, or finds the disk full, may leave none. Importing this module makes it write
-beside, rename, and remove afterwards.
-"""
+"""Find and check the checkpoint from which a run is resumed, and do what it lacks."""
 
 from __future__ import annotations
 
-import copy
 import os
 import re
-import sys
-import zipfile
+from bisect import bisect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import Tensor
 
-from ..checkpoint import read_checkpoint
-from ..errors import UserError
-from .distributed import is_first_process
-
-_NAME = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+from ..builders import build_model
+from ..checkpoint import find_fault, load_weights, read_checkpoint, unwrap
+from ..errors import CheckpointError, UserError, WeightMismatchError
 
 
-@register_backend('local', force=True, prefixes='')
-class _WholeFiles(LocalBackend):
-    """Files appear, or are replaced, once they are whole."""
+class ResumePoint(NamedTuple):
+    """Where to resume.
 
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        # Always the same name: a killed run's is overwritten by the one that goes on.
-        partial = f'{filepath}.partial'
-        try:
-            os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
-            with open(partial, 'wb') as file:
-                file.write(obj)
-                if str(filepath).endswith('.pth'):  # and not for each picture
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(partial, filepath)
-        except OSError as error:
-            with suppress(OSError):
-                os.unlink(partial)
-            raise UserError(f'cannot write {str(filepath)!r}: {error.strerror}') from error
+    Attributes:
+        checkpoint: The file.
+        randomness: The config's, with the seed of the run that is resumed unless it gives one.
+        warnings: What is wrong with newer checkpoints.
+    """
+
+    checkpoint: str
+    randomness: dict[str, Any]
+    warnings: list[str]
 
 
-@HOOKS.register_module(name='CheckpointHook', force=True)
-class _CheckpointHook(CheckpointHook):
-    """Removes the checkpoint that is one too many when the new one is there."""
-
-    file_backend: Any
-
-    @contextmanager
-    def _removing_afterwards(self) -> Iterator[None]:
-        backend = self.file_backend
-        outdated: list[str] = []
-        self.file_backend = copy.copy(backend)
-        self.file_backend.remove = outdated.append
-        try:
-            yield
-        finally:
-            self.file_backend = backend
-        kept = [self.last_ckpt, getattr(self, 'best_ckpt_path', None)]
-        kept += getattr(self, 'best_ckpt_path_dict', {}).values()
-        for path in outdated:
-            if path not in kept:  # written anew under the same name
-                backend.remove(path)
-
-    def _save_checkpoint_with_step(self, *args: Any, **kwargs: Any) -> None:
-        with self._removing_afterwards():
-            super()._save_checkpoint_with_step(*args, **kwargs)
-
-    def _save_best_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with self._removing_afterwards():
-            super()._save_best_checkpoint(*args, **kwargs)
-
-
-def prepare_resume(cfg: Config) -> bool:
-    """Choose the checkpoint to go on from, and give the new run the seed of the old.
+def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint | None:
+    """Choose the checkpoint to resume from, and check that the config's model can take it.
 
     Args:
-        cfg: The whole config. Without ``load_from``, the last whole checkpoint of ``work_dir`` is
-            set there, if there is any; what is broken is named on the standard error.
+        cfg: The whole config.
+        checkpoint: The file; None takes the newest intact one in the config's ``work_dir``: the
+            one that ``last_checkpoint`` there names, else the one before it, and so on.
 
     Returns:
-        Whether there is a checkpoint.
+        None if there is no checkpoint in ``work_dir``.
 
     Raises:
-        UserError: If the checkpoint is broken or does not hold what a training saves, or if all
-            checkpoints of the work dir are broken. The weights are not compared with the model.
+        UserError: If all checkpoints there are broken, or the given one is; or if the weights are
+            not those of the model.
     """
-    cfg.load_from = cfg.get('load_from') or _find_checkpoint(Path(cfg.work_dir))
-    if cfg.load_from is None:
-        return False
-    source = f'cannot resume from {cfg.load_from!r}'
-    if '://' in cfg.load_from:
-        raise UserError(f'{source}: give a local file')
-    content = _read_whole(cfg.load_from)
-    entries = ('meta', 'message_hub', 'state_dict', 'optimizer')
-    if missing := [name for name in entries if not isinstance(content.get(name), Mapping)]:
-        raise UserError(
-            f'{source}, which holds no {", ".join(missing)} as a training saves it; to start from '
-            'its weights, --cfg-options load_from=CHECKPOINT'
-        )
-    meta = content['meta']
-    if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
-        raise UserError(f'{source}: its meta does not say epoch and iter')
-    if 'config' in meta:
-        raise UserError(f'{source}: its meta.config is a program, which mmengine would run')
-    # mmengine takes it too late for the order of the samples.
-    randomness = cfg.get('randomness') or {}
-    if randomness.get('seed') is None:
-        cfg.randomness = {**randomness, 'seed': meta.get('seed')}
-    return True
-
-
-def _find_checkpoint(work_dir: Path) -> str | None:
-    note = work_dir / 'last_checkpoint'
-    noted = note.read_text(errors='replace').strip() if note.is_file() else ''
-    last = work_dir / Path(noted).name
-    if not last.is_file() and os.path.isfile(noted):  # by the config's out_dir
-        last = Path(noted)
-    folder = last.parent if last.is_file() else work_dir
-    numbers = {
-        path: int(match[1])
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := _NAME.fullmatch(path.name))
-    }
-    order = sorted(numbers, key=lambda path: (path.stat().st_mtime_ns, numbers[path]), reverse=True)
-    if last in numbers:
-        # Copies of files have times of their own. Later numbers are of an earlier run, unless this
-        # run was killed before it noted them.
-        since = note.stat().st_mtime_ns
-        order = [
-            path
-            for path in sorted(order, key=lambda path: numbers[path], reverse=True)
-            if numbers[path] <= numbers[last] or path.stat().st_mtime_ns > since
-        ]
-    elif last.is_file():
-        order.insert(0, last)  # of a name of the config's
-    faults = []
-    if noted and not last.is_file() or note.is_file() and not noted:
-        faults.append(f'{str(note)!r} names {noted!r}, which is no file')
-    for path in order:
+    warnings: list[str] = []
+    if checkpoint is None:
+        candidates = [str(path) for path in _candidates(Path(cfg.work_dir), warnings)]
+    else:
+        candidates = [checkpoint]
+    for path in candidates:
         try:
-            _read_whole(str(path))
-        except UserError as error:
-            faults.append(str(error))
+            content = _read(path)
+        except CheckpointError as error:
+            warnings.append(str(error))
             continue
-        if faults and is_first_process():
-            print('\n'.join([*faults, f'going on from {str(path)!r}']), file=sys.stderr)
-        return str(path)
-    if faults:
-        raise UserError(f'no whole checkpoint in {str(folder)!r}: {"; ".join(faults)}')
+        if 'backbone' in cfg.model:
+            _check_weights(cfg, content['state_dict'], path)
+        randomness = dict(cfg.get('randomness') or {})
+        if randomness.get('seed') is None:
+            # mmengine would take it too late, with the order of the samples already drawn.
+            randomness['seed'] = content['meta'].get('seed')
+        if warnings:
+            warnings.append(f'resuming from {path!r}')
+        return ResumePoint(path, randomness, warnings)
+    if warnings:
+        raise UserError(f'cannot resume: {"; ".join(warnings)}')
     return None
 
 
-def _read_whole(path: str) -> dict[str, Any]:
-    """Read a checkpoint, and compare its bytes with their check sums."""
-    content = read_checkpoint(path, mmap=True)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise UserError(f'checkpoint {path!r} is damaged at {damaged}')
-    if not isinstance(content, dict):
-        raise UserError(f'checkpoint {path!r} holds no dict')
+def _candidates(work_dir: Path, warnings: list[str]) -> Iterator[Path]:
+    """Yield the checkpoints of a work dir, the newest first.
+
+    Those with a later step than the noted one are of an earlier run in the same folder.
+    """
+    note = work_dir / 'last_checkpoint'
+    noted = note.read_text(errors='replace').strip() if note.is_file() else None
+    last = work_dir / Path(noted or '').name  # also if the folder was moved
+    if noted and not os.path.isfile(last):
+        last = Path(noted)  # by the out_dir of the hook
+    folder = last.parent if os.path.isfile(last) else work_dir
+    steps = {
+        path: int(match[1])
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
+    }
+    if os.path.isfile(last):
+        yield last
+        steps = {path: step for path, step in steps.items() if step < steps.get(last, 0)}
+    elif noted is not None:
+        warnings.append(f'{str(note)!r} names {noted!r}, which is not a file')
+    yield from sorted(steps, key=lambda path: steps[path], reverse=True)
+
+
+def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) or not isinstance(k, str)}
+    if fault := find_fault(tensors):
+        raise UserError(f'cannot resume from {path!r}: {fault}')
+    weights = unwrap(tensors)
+    model = build_model(cfg, meta=True)
+    try:
+        load_weights(model, weights, f'checkpoint {path!r}')
+    except WeightMismatchError as error:
+        raise UserError(str(error)) from error  # --allow-missing does not help
+    for name, tensor in model.state_dict().items():
+        # Loading can resize weights, but nothing resizes the optimizer's state of them.
+        if name in weights and weights[name].shape != tensor.shape:
+            raise UserError(
+                f'cannot resume from {path!r}: {name} is {tuple(weights[name].shape)} there and '
+                f'{tuple(tensor.shape)} here, as for another img_size'
+            )
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Read what a training has saved; without ``mmap``, which would skip the check sums."""
+    if '://' in path:
+        raise CheckpointError(f'checkpoint {path!r} is not a local file: download it first')
+    content = read_checkpoint(path)
+    held = content if isinstance(content, Mapping) else {}
+    entries = ('meta', 'message_hub', 'state_dict', 'optimizer')
+    if missing := [entry for entry in entries if not isinstance(held.get(entry), Mapping)]:
+        raise CheckpointError(
+            f'checkpoint {path!r} lacks {", ".join(missing)}; to start from its weights, use '
+            '--cfg-options load_from=CHECKPOINT'
+        )
+    meta = content['meta']
+    if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
+        raise CheckpointError(f'checkpoint {path!r} does not say its epoch and iter')
+    if 'config' in meta:
+        raise CheckpointError(f'checkpoint {path!r} has a meta.config, which mmengine would run')
     return content
+
+
+class DueValidationHook(Hook):
+    """Before a resumed training goes on, does the validation that its checkpoint lacks.
+
+    mmengine saves a checkpoint, then validates, and saves it again only if it is the best. Whatever
+    a validation changes (the best checkpoint, schedulers, early stopping) is missing in the first.
+    """
+
+    priority = 'LOWEST'  # when all hooks are ready to train
+
+    def before_train(self, runner: Runner) -> None:
+        """Validate if the run would have done so next."""
+        loop = runner.train_loop
+        if not (runner.val_loop and isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)):
+            return
+        step = _step(runner)
+        end = loop.max_iters if isinstance(loop, IterBasedTrainLoop) else loop.max_epochs
+        # As the loop decides after each step.
+        interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, step + 1) - 1]
+        due = step >= max(loop.val_begin, 1) and (step % interval == 0 or step == end)
+        known = runner.message_hub.runtime_info
+        if due and known.get('validated') != step:
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook):
+                    hook.last_ckpt = known.get('last_ckpt')  # to be saved again if it is the best
+            runner.val_loop.run()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Note it for a checkpoint that is saved after the validation."""
+        runner.message_hub.update_info('validated', _step(runner))
+
+
+def _step(runner: Runner) -> int:
+    return runner.iter if isinstance(runner.train_loop, IterBasedTrainLoop) else runner.epoch

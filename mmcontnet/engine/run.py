@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import errno
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..errors import UserError
-from .seeding import make_reproducible
+from ..checkpoint import safe_loading
+from ..errors import UserError, add_traceback_option
+from .distributed import from_first_process, process_group
+from .resume import DueValidationHook, ResumePoint
+from .seeding import SeedHook
+from .writing import write_checkpoints_atomically
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -35,26 +39,52 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     # Older launchers pass it as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_traceback_option(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config names, or mmengine's own."""
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    make_reproducible(runner)
-    return runner
-
-
 @contextmanager
-def errors_in_a_line(tool: str) -> Iterator[None]:
-    """End a run in one line if it cannot write its files, as on a full disk."""
+def runner_of(
+    cfg: Config, resume: ResumePoint | None = None, warnings: Sequence[str] = ()
+) -> Iterator[Runner]:
+    """Build the runner of a config, and have it read, write and seed by this project's rules.
+
+    They are in force within the context, and for this runner, only: checkpoints are read without
+    running code from them (:func:`mmcontnet.checkpoint.safe_loading`) and written so that they are
+    always intact (:mod:`.writing`); a resumed training repeats an uninterrupted one
+    (:mod:`.seeding`); several processes need no GPU (:mod:`.distributed`). The runner is of no use
+    afterwards.
+
+    Args:
+        cfg: The whole config, which stays as it is.
+        resume: Where to resume; of several processes the first decides.
+        warnings: For the run's log, of the first process.
+
+    Raises:
+        UserError: If a file cannot be written because the disk is full.
+    """
+    cfg = copy.deepcopy(cfg)
     try:
-        yield
-    except UserError as error:
-        sys.exit(f'{tool}: error: {error}')
+        with process_group(cfg) as replaced_sync_bn, safe_loading():
+            resume = from_first_process(resume)
+            cfg.resume = resume is not None
+            if resume is not None:
+                cfg.load_from = resume.checkpoint
+                cfg.randomness = resume.randomness
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            runner.register_hook(SeedHook())
+            runner.register_hook(DueValidationHook())
+            write_checkpoints_atomically(runner)
+            for warning in warnings:
+                runner.logger.warning(warning)
+            if replaced_sync_bn:
+                runner.logger.warning('SyncBN needs a GPU: each process uses BatchNorm instead')
+            yield runner
+            vars(runner).clear()  # the caller still holds it: see process_group
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
-        sys.exit(f'{tool}: error: cannot write {error.filename or "logs"}: {error.strerror}')
+        path = error.filename or 'the logs'
+        raise UserError(f'cannot write {path}: {error.strerror}') from error

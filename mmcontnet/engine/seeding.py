@@ -1,37 +1,94 @@
-"""What is random in a run depends on its seed and how far it is, not on its interruptions."""
+"""Seeds for each batch and each iteration, so that a resumed run repeats an uninterrupted one.
+
+mmengine seeds the random number generators once: those of the training process when it starts, and
+those of each worker process that loads data. A resumed run starts its processes anew.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from functools import partial
-from numbers import Integral
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info, get_rank, sync_random_seed
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset, Sampler
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 
-def make_reproducible(runner: Runner) -> None:
-    """Make a training that is resumed take the steps of one that was not interrupted.
+class SeedHook(Hook):
+    """Seeds each iteration, and the loading of its batch, by the iteration's number.
 
-    mmengine seeds the generators of the main process, and of each worker that loads data, when it
-    starts them. Here each sample and each iteration starts from a seed of its own. A checkpoint
-    within an epoch is no such place: mmengine starts its epoch anew.
+    Checkpoints within an epoch of a loop over epochs are no such place: mmengine starts their epoch
+    anew.
+    """
+
+    priority = 'HIGHEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Number the batches that will be loaded."""
+        loader = runner.train_dataloader
+        if loader.batch_sampler is not None:
+            batches = SeededBatches(loader.batch_sampler, runner.seed)
+            # DataLoader refuses a plain assignment, since its arguments were checked together. It
+            # has not started yet, and gets the same batches. A batch sampler in the config would
+            # take the place of the sampler, which mmengine and its hooks look for in the loader.
+            object.__setattr__(loader, 'batch_sampler', batches)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start at the number of the batch that comes next."""
+        loop, loader = runner.train_loop, runner.train_dataloader
+        if isinstance(loader.batch_sampler, SeededBatches):
+            # A resumed loop over iterations has the sampler skip the batches before, or, if that
+            # cannot, loads and drops them.
+            loads_all = isinstance(loop, IterBasedTrainLoop) and not hasattr(loader.sampler, 'skip')
+            loader.batch_sampler.number = 0 if loads_all else runner.iter
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Seed dropout, drop path and what else the model draws."""
+        _seed(runner.seed, runner.iter, get_rank(), 0)
+
+
+class SeededBatches:
+    """A batch sampler whose batches seed the process that loads them.
 
     Args:
-        runner: Before it has trained.
+        batch_sampler: Yields the indices of each batch.
+        seed: The run's.
     """
-    runner.register_hook(_SeedHook(), 'HIGHEST')
-    loader = runner._train_dataloader  # the config: mmengine builds it when it trains
-    if loader is not None and not isinstance(loader, DataLoader):
-        sampler = dict(type=SeededSampler, sampler=loader['sampler'])
-        runner._train_dataloader = {**loader, 'sampler': sampler}
+
+    def __init__(self, batch_sampler: Any, seed: int) -> None:
+        self.number = 0
+        self._batch_sampler, self._seed = batch_sampler, seed
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):  # copy and pickle ask before anything is set
+            raise AttributeError(name)
+        return getattr(self._batch_sampler, name)
+
+    def __len__(self) -> int:
+        return len(self._batch_sampler)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for indices in self._batch_sampler:
+            yield _SeededBatch(indices, (self._seed, self.number, get_rank(), 1))
+            self.number += 1
+
+
+class _SeededBatch(list):
+    """Indices of samples, which DataLoader iterates over where it loads them."""
+
+    def __init__(self, indices: Iterable[Any], seed: tuple[int, ...]) -> None:
+        super().__init__(indices)
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[Any]:
+        _seed(*self._seed)
+        return super().__iter__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _SeededBatch, (self[:], self._seed)  # list's own would iterate, and seed
 
 
 def _seed(*numbers: int) -> None:
@@ -40,73 +97,3 @@ def _seed(*numbers: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-class _SeedHook(Hook):
-    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        # Four numbers, so that no sample, which has three, gets the same.
-        _seed(runner.seed, runner.iter, get_rank(), 0)
-
-
-class _Draw(int):
-    """The index of a sample, and the numbers that seed what is random in loading it."""
-
-    seeds: tuple[int, ...] = ()
-
-
-class SeededSampler(Sampler):
-    """Another sampler, whose samples are loaded with a seed for each draw.
-
-    Indices that are no integers, and data sets that load batches themselves, are left alone.
-
-    Args:
-        dataset: The data set.
-        sampler: Config of the other sampler.
-        seed: Its seed, and the samples'. None takes a random one, of all processes the same.
-    """
-
-    def __init__(self, dataset: Dataset, sampler: dict[str, Any], seed: int | None = None) -> None:
-        self.dataset = dataset
-        self.seed = sync_random_seed() if seed is None else seed
-        self.sampler = DATA_SAMPLERS.build(
-            sampler, default_args=dict(dataset=dataset, seed=self.seed)
-        )
-        self._start = 0
-        if hasattr(self.sampler, 'skip'):
-            self.skip = self._skip
-        # What DataLoader calls, in its workers, with the indices of a batch.
-        if not hasattr(type(dataset), '__getitems__'):
-            dataset.__getitems__ = partial(_load, dataset)  # type: ignore[attr-defined]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'sampler':  # unpickling asks for it before it is there
-            raise AttributeError(name)
-        return getattr(self.sampler, name)
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Any]:
-        rank, processes = get_dist_info()
-        epoch = getattr(self.sampler, 'epoch', 0)
-        for position, index in enumerate(self.sampler, self._start):
-            if isinstance(index, Integral):
-                index = _Draw(index)
-                index.seeds = (self.seed, epoch, position * processes + rank)
-            yield index
-
-    def _skip(self, samples: int) -> None:
-        """Start at the sample of that number, as the other sampler's method of the name does."""
-        self.sampler.skip(samples)
-        self._start = samples
-
-
-def _load(dataset: Dataset, indices: Sequence[Any]) -> list[Any]:
-    samples = []
-    for index in indices:
-        # Samplers of videos draw pairs, and a batch sampler may make indices of its own.
-        if isinstance(index, _Draw):
-            _seed(*index.seeds)
-            index = int(index)
-        samples.append(dataset[index])
-    return samples

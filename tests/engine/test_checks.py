@@ -7,14 +7,16 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from torch import nn
+from mmengine.registry import MODELS
 
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
-from mmcontnet.engine import check_data, check_model, load_config, load_weights, read_weights
-from mmcontnet.errors import UserError, WeightMismatchError
+from mmcontnet.backbones.base import HybridBackbone
+from mmcontnet.checkpoint import read_weights
+from mmcontnet.engine import check_data, check_load_from, check_model, load_config
+from mmcontnet.errors import UserError
 
-from ..backbones import small
+from .. import families
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,11 +77,9 @@ def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) 
         # mmengine does not find the prefix
         ({'module.backbone.stem.weight': torch.ones(2)}, r"prefix 'backbone\.' .* does not fit: "),
         ({3: torch.ones(2)}, 'a key of type int'),
-        ({'state_dict': [torch.ones(2)]}, 'no tensors by their names'),
-        ([torch.ones(2)], 'no tensors by their names'),
         (torch.ones(2), 'no tensors by their names'),
     ],
-    ids=['wrapped', 'numbered', 'list as state', 'list', 'tensor'],
+    ids=['wrapped', 'numbered', 'tensor'],
 )
 def test_files_without_tensors_of_the_backbone_are_refused(
     content: Any, message: str, tmp_path: Path
@@ -100,8 +100,7 @@ def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
 def test_weights_of_a_deeper_arch_are_refused_but_not_stages_that_are_not_needed(
     family: str, tmp_path: Path
 ) -> None:
-    arch = {'CMT': small.CMT, 'ResNetACmix': small.RESNET_ACMIX, 'SwinACmix': small.SWIN_ACMIX}
-    arch = arch[family]
+    arch = next(f.kwargs['arch'] for f in families.FAMILIES if f.type == family)
     deeper = dict(arch, depths=(2, *arch['depths'][1:]))
     shallow = dict(arch, depths=(1, *arch['depths'][1:]))
     backbone = getattr(backbones, family)(deeper, out_indices=(1, 2, 3))
@@ -116,10 +115,10 @@ def test_weights_of_a_deeper_arch_are_refused_but_not_stages_that_are_not_needed
 
 
 def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> None:
-    state = {f'backbone.{k}': v for k, v in CMT(small.CMT).state_dict().items()}
+    state = {f'backbone.{k}': v for k, v in CMT(families.CMT).state_dict().items()}
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
     cfg = pretrained(tmp_path / 'cmt.pth')
-    cfg.model.backbone.update(type='CMT', arch=small.CMT, img_size=96)
+    cfg.model.backbone.update(type='CMT', arch=families.CMT, img_size=96)
     check_model(cfg)
     tables = [f'backbone.stages.{stage}.position_bias.table' for stage in (1, 2)]
     for i, table in enumerate(tables):
@@ -130,7 +129,7 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
             check_model(cfg)
     # Nor do they start at random where nobody checks.
     with pytest.raises(RuntimeError, match=r'size mismatch for stages\.1\.position_bias\.table'):
-        CMT(small.CMT, init_cfg=cfg.model.backbone.init_cfg).init_weights()
+        CMT(families.CMT, init_cfg=cfg.model.backbone.init_cfg).init_weights()
     for table in tables:
         del state[table]
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
@@ -138,44 +137,13 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
         check_model(cfg)
 
 
-class Renaming(nn.Module):
-    """Takes weights by an old name, as mmdet's FCOS does."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.kept, self.lost, self.new = (nn.Linear(width, width) for _ in range(3))
-        self._register_load_state_dict_pre_hook(self.rename)
-
-    @staticmethod
-    def rename(state: dict, prefix: str, *args: object) -> None:
-        for name in [name for name in state if name.startswith('old.')]:
-            state[name.replace('old.', 'new.')] = state.pop(name)
-
-
-def test_misfits_are_found_where_a_hook_renames_them() -> None:
-    weights = {
-        'kept.weight': torch.ones(3, 3),
-        'kept.bias': torch.ones(3),
-        'old.weight': torch.ones(2, 2),
-        'old.bias': torch.ones(3),
-    }
-    module = Renaming(3)
-    left = load_weights(module, weights, 'file', needed='kept')
-    assert left == ['lost.weight', 'lost.bias', 'new.weight']
-    assert not module._load_state_dict_post_hooks
-    with pytest.raises(
-        WeightMismatchError, match=r'3 of 6 tensors .* \(lost\.weight, lost\.bias, new\.w'
-    ):
-        load_weights(Renaming(3), weights, 'file')
-
-
 def test_weights_of_a_classifier_may_lack_the_norms_of_other_outputs(
     tmp_path: Path,
 ) -> None:
-    state = {f'backbone.{k}': v for k, v in SwinACmix(small.SWIN_ACMIX).state_dict().items()}
+    state = {f'backbone.{k}': v for k, v in SwinACmix(families.SWIN_ACMIX).state_dict().items()}
     torch.save({'state_dict': state}, tmp_path / 'swin.pth')
     cfg = pretrained(tmp_path / 'swin.pth')
-    cfg.model.backbone.update(type='SwinACmix', arch=small.SWIN_ACMIX, out_indices=small.ALL)
+    cfg.model.backbone.update(type='SwinACmix', arch=families.SWIN_ACMIX, out_indices=families.ALL)
     check_model(cfg)
     # The last stage's is in all of them, and what has another shape is still found.
     del state['backbone.stages.3.norm.bias']
@@ -207,3 +175,48 @@ def test_data_of_other_backends_are_left_to_them() -> None:
 def test_a_model_without_a_backbone_is_left_alone() -> None:
     check_model(Config(dict(model=dict(type='Anything'))))
     check_model(Config(dict(model=dict(backbone=dict(type=ConTNet, arch='s')))))
+
+
+@MODELS.register_module()
+class Defective(HybridBackbone):
+    """Raises what a defect of a constructor would."""
+
+    def __init__(self, error: type[Exception], **base: Any) -> None:
+        super().__init__(**base)
+        raise error('from within')
+
+
+def test_a_defect_of_ours_is_not_reported_as_a_mistake_of_the_users() -> None:
+    config = dict(type='Defective', error=ValueError)
+    with pytest.raises(UserError, match=r'^model\.backbone: from within$'):
+        check_model(Config(dict(model=dict(backbone=config))))
+    for error in (TypeError, AttributeError, KeyError, RuntimeError):
+        with pytest.raises(error, match='from within'):
+            check_model(Config(dict(model=dict(backbone={**config, 'error': error}))))
+
+
+def test_arguments_are_those_of_the_class_and_its_base() -> None:
+    config = dict(type='Defective', with_cp=True)
+    with pytest.raises(UserError, match=r'^model\.backbone: Defective needs error$'):
+        check_model(Config(dict(model=dict(backbone=config))))
+    config = dict(type='Defective', error=TypeError, depth=5)
+    message = r'Defective has no argument depth; it takes error, in_channels, .*with_cp'
+    with pytest.raises(UserError, match=message):
+        check_model(Config(dict(model=dict(backbone=config))))
+
+
+def test_a_start_from_weights_needs_those_of_the_backbone(tmp_path: Path) -> None:
+    cfg = load_config(str(ROOT / 'configs/cont_s_8xb64_in1k.py'))
+    cfg.load_from = str(tmp_path / 'start.pth')
+    state = {f'backbone.{key}': value for key, value in ConTNet('s').state_dict().items()}
+    torch.save({'state_dict': state}, cfg.load_from)
+    (warning,) = check_load_from(cfg)
+    assert 'no weights that fit 2 tensors of the model, which start at random: head.fc' in warning
+    del state['backbone.stem.conv.weight']
+    torch.save({'state_dict': state}, cfg.load_from)
+    with pytest.raises(UserError, match=r'1 of \d+ tensors .*backbone\.stem\.conv\.weight'):
+        check_load_from(cfg)
+    assert check_load_from(cfg, allow_missing=True) == []
+    cfg.load_from = ['a', 'b']
+    with pytest.raises(UserError, match='load_from must be one file or URL'):
+        check_load_from(cfg)

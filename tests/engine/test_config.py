@@ -56,3 +56,28 @@ def test_an_unknown_name_is_told_the_archs_and_a_path_is_just_not_found() -> Non
     for path in ('cont_m.py', 'configs/cont_m'):
         with pytest.raises(UserError, match=f"^config '{path}' not found$"):
             find_config(path)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('x = 1\ny = x.z\n', 'at .*broken.py:2: AttributeError: '),
+        ('x = 1\ny = (\n', ': SyntaxError: .* line 2'),
+        ("_base_ = 'none.py'\n", ': FileNotFoundError: .*none.py'),
+        ("custom_imports = dict(imports=['defect'])", 'at .*defect.py:1: ZeroDivisionError: '),
+    ],
+)
+def test_what_a_config_raises_is_told_with_its_place(
+    content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'broken.py').write_text(content)
+    (tmp_path / 'defect.py').write_text('1 / 0')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=rf"^cannot read config '.*broken\.py' ?{message}") as e:
+        load_config(str(tmp_path / 'broken.py'))
+    assert e.value.__cause__ is not None
+
+
+def test_options_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match=r'^--cfg-options do not fit .*: '):
+        load_config('cont_ti', {'model.backbone.arch.depth.0': 3})

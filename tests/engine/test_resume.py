@@ -1,19 +1,19 @@
-"""What is left of an interrupted run, and how the next finds it."""
+"""Which checkpoint a run is resumed from."""
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.fileio import get_file_backend
-from mmengine.runner import Runner
-from torch.utils.data import Dataset
 
-from mmcontnet.engine import errors_in_a_line, prepare_resume
+from mmcontnet.engine import ResumePoint, find_resume_point, runner_of
 from mmcontnet.errors import UserError
+
+from .runs import Scripted, tiny_config, train
 
 
 def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:
@@ -27,33 +27,42 @@ def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> N
             optimizer={},
         )
         torch.save(content, folder / name)
-    noted = names[-1] if noted is None else noted
-    (folder / 'last_checkpoint').write_text(str(folder / noted))
+    (folder / 'last_checkpoint').write_text(str(folder / (noted or names[-1])))
+
+
+def find(folder: Path, checkpoint: str | None = None, **config: Any) -> ResumePoint | None:
+    return find_resume_point(Config(dict(work_dir=str(folder), model={}, **config)), checkpoint)
 
 
 def found(folder: Path) -> str | None:
-    cfg = Config(dict(work_dir=str(folder)))
-    assert prepare_resume(cfg) is (cfg.load_from is not None)
-    return cfg.load_from and os.path.relpath(cfg.load_from, folder)
+    resume = find(folder)
+    return resume and os.path.relpath(resume.checkpoint, folder)
 
 
-def test_the_last_checkpoint_is_found(tmp_path: Path) -> None:
+def test_the_noted_checkpoint_is_taken(tmp_path: Path) -> None:
     assert found(tmp_path / 'none') is None
     assert found(tmp_path) is None
     write(tmp_path, 'epoch_9.pth', 'epoch_10.pth')
     assert found(tmp_path) == 'epoch_10.pth'
-
-
-def test_later_ones_are_of_an_earlier_run_unless_this_one_did_not_come_to_note_them(
-    tmp_path: Path,
-) -> None:
-    write(tmp_path, 'iter_300.pth', 'iter_100.pth', noted='iter_100.pth')
-    os.utime(tmp_path / 'iter_300.pth', (1, 1))
+    # Later ones are of an earlier run.
+    write(tmp_path, 'iter_300.pth', 'iter_100.pth')
     assert found(tmp_path) == 'iter_100.pth'
-    write(tmp_path, 'iter_200.pth', noted='iter_100.pth')
-    later = os.stat(tmp_path / 'last_checkpoint').st_mtime + 1
-    os.utime(tmp_path / 'iter_200.pth', (later, later))
-    assert found(tmp_path) == 'iter_200.pth'
+    # By the config's filename_tmpl.
+    write(tmp_path, 'step-5.pth')
+    assert found(tmp_path) == 'step-5.pth'
+
+
+@pytest.mark.parametrize(
+    'note', [None, b'', b'/some', b'work_dirs/run/epo', b'\xff\xfe', b'x' * 999]
+)
+def test_without_an_intact_note_the_latest_step_is_taken(
+    note: bytes | None, tmp_path: Path
+) -> None:
+    write(tmp_path, 'epoch_10.pth', 'epoch_9.pth')
+    (tmp_path / 'last_checkpoint').unlink()
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_bytes(note)
+    assert found(tmp_path) == 'epoch_10.pth'
 
 
 def truncate(path: Path) -> None:
@@ -67,193 +76,93 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize('damage', [truncate, flip, lambda path: path.write_bytes(b'')])
-def test_a_broken_one_is_named_and_the_one_before_is_taken(
-    damage: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_instead_of_a_broken_one_the_one_before_is_taken(
+    damage: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    write(tmp_path, 'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
+    write(tmp_path, 'epoch_4.pth', 'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
     damage(tmp_path / 'epoch_3.pth')
-    assert found(tmp_path) == 'epoch_2.pth'
-    warning, decision = capsys.readouterr().err.splitlines()
-    assert 'epoch_3.pth' in warning and 'epoch_2.pth' in decision
+    resume = find(tmp_path)
+    assert resume is not None and resume.checkpoint.endswith('epoch_2.pth')
+    fault, decision = resume.warnings
+    assert 'epoch_3.pth' in fault and 'epoch_2.pth' in decision
     damage(tmp_path / 'epoch_1.pth')
     damage(tmp_path / 'epoch_2.pth')
-    with pytest.raises(UserError, match='no whole checkpoint in .*epoch_3.*epoch_2.*epoch_1'):
-        found(tmp_path)
+    with pytest.raises(UserError, match='^cannot resume: .*epoch_3.*epoch_2.*epoch_1'):
+        find(tmp_path)
     with pytest.raises(UserError, match=r'epoch_2\.pth'):
-        prepare_resume(Config(dict(work_dir='.', load_from=str(tmp_path / 'epoch_2.pth'))))
-
-
-@pytest.mark.parametrize('note', ['', '/some', 'work_dirs/run/epo'])
-def test_a_truncated_note_is_named_and_the_last_one_is_taken(
-    note: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    write(tmp_path, 'epoch_9.pth', 'epoch_10.pth')
-    (tmp_path / 'last_checkpoint').write_text(note)
-    assert found(tmp_path) == 'epoch_10.pth'
-    assert f"last_checkpoint' names {note!r}" in capsys.readouterr().err
+        find(tmp_path, str(tmp_path / 'epoch_2.pth'))
 
 
 def test_a_note_without_any_file_is_no_reason_to_start_anew(tmp_path: Path) -> None:
     write(tmp_path, 'epoch_1.pth')
     (tmp_path / 'epoch_1.pth').unlink()
-    with pytest.raises(UserError, match=r"names '.*epoch_1\.pth', which is no file"):
-        found(tmp_path)
+    with pytest.raises(UserError, match=r"names '.*epoch_1\.pth', which is not a file"):
+        find(tmp_path)
 
 
-def test_a_work_dir_that_was_moved_is_gone_on_with(tmp_path: Path) -> None:
-    write(tmp_path / 'here', 'iter_1.pth', 'iter_2.pth', noted='iter_1.pth')
-    os.utime(tmp_path / 'here/iter_2.pth', (1, 1))
-    (tmp_path / 'here').rename(tmp_path / 'there')
-    assert found(tmp_path / 'there') == 'iter_1.pth'
-
-
-def test_names_of_the_configs_and_folders_elsewhere_are_found(tmp_path: Path) -> None:
-    write(tmp_path / 'store', 'step-5.pth')
-    (tmp_path / 'work').mkdir()
-    (tmp_path / 'store/last_checkpoint').rename(tmp_path / 'work/last_checkpoint')
-    assert found(tmp_path / 'work') == '../store/step-5.pth'
-
-
-def test_weights_alone_cannot_be_resumed_from(tmp_path: Path) -> None:
-    torch.save(dict(state_dict={}, meta={}, message_hub={}), tmp_path / 'best.pth')
-    with pytest.raises(UserError, match=r'which holds no optimizer as .*load_from=CHECKPOINT'):
-        prepare_resume(Config(dict(work_dir='.', load_from=str(tmp_path / 'best.pth'))))
-
-
-def test_what_is_no_local_file_is_not_resumed_from() -> None:
-    with pytest.raises(UserError, match=r"'https://a/b\.pth': give a local file"):
-        prepare_resume(Config(dict(work_dir='.', load_from='https://a/b.pth')))
-
-
-def test_a_data_sets_metainfo_may_be_nested(tmp_path: Path) -> None:
-    write(tmp_path, 'epoch_1.pth', metainfo=Config(dict(info=dict(source='mine'))).info)
-    assert found(tmp_path) == 'epoch_1.pth'
-
-
-def test_a_copied_work_dir_goes_on_with_its_own(tmp_path: Path) -> None:
+def test_work_dirs_may_be_moved_copied_and_apart_from_their_checkpoints(tmp_path: Path) -> None:
     write(tmp_path / 'a', 'epoch_5.pth')
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
     write(tmp_path / 'a', 'epoch_12.pth')
     assert found(tmp_path / 'b') == 'epoch_5.pth'
+    (tmp_path / 'a').rename(tmp_path / 'c')
+    assert found(tmp_path / 'c') == 'epoch_12.pth'
+    (tmp_path / 'work').mkdir()
+    shutil.copy(tmp_path / 'b/last_checkpoint', tmp_path / 'work')
+    write(tmp_path / 'a', 'epoch_5.pth')
+    assert found(tmp_path / 'work') == '../a/epoch_5.pth'
 
 
-def test_without_a_note_the_newest_is_taken(tmp_path: Path) -> None:
-    write(tmp_path, 'epoch_12.pth', 'epoch_3.pth')
-    os.utime(tmp_path / 'epoch_12.pth', (1, 1))
-    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\xfe')
-    assert found(tmp_path) == 'epoch_3.pth'
+def test_what_a_training_has_not_saved_cannot_be_resumed_from(tmp_path: Path) -> None:
+    torch.save(dict(state_dict={}, meta={}, message_hub={}), tmp_path / 'best.pth')
+    with pytest.raises(UserError, match=r'lacks optimizer; .*load_from=CHECKPOINT'):
+        find(tmp_path, str(tmp_path / 'best.pth'))
+    with pytest.raises(UserError, match=r"'https://a/b\.pth' is not a local file"):
+        find(tmp_path, 'https://a/b.pth')
+    write(tmp_path, 'epoch_1.pth', config='print()')
+    with pytest.raises(UserError, match=r'meta\.config, which mmengine would run'):
+        find(tmp_path)
 
 
-@pytest.mark.parametrize(('given', 'seed'), [(None, 7), ({}, 7), (dict(seed=0), 0)])
-def test_the_seed_of_the_run_is_taken_unless_one_is_given(
-    given: dict | None, seed: int, tmp_path: Path
-) -> None:
+def test_the_seed_of_the_run_is_taken_unless_one_is_given(tmp_path: Path) -> None:
     write(tmp_path, 'epoch_1.pth')
-    cfg = Config(dict(work_dir=str(tmp_path)) | ({} if given is None else dict(randomness=given)))
-    prepare_resume(cfg)
-    assert cfg.randomness.seed == seed
+    for given, seed in ((None, 7), ({}, 7), (dict(seed=0), 0)):
+        resume = find(tmp_path, randomness=given)
+        assert resume is not None and resume.randomness['seed'] == seed
 
 
-def fail(file: int) -> None:
-    raise OSError(28, 'No space left on device')
+def test_the_config_stays_as_it_is(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path / 'new', load_from='elsewhere')
+    before = cfg.pretty_text
+    write(tmp_path, 'epoch_1.pth')
+    with runner_of(cfg, find(tmp_path)) as runner:
+        assert (runner.cfg.resume, runner.seed) == (True, 7)
+        assert runner.cfg.load_from == str(tmp_path / 'epoch_1.pth')
+    assert cfg.pretty_text == before
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(('by_epoch', 'killed'), [(True, 1), (False, 2), (True, 3)])
+def test_a_validation_that_was_not_finished_is_done_first(
+    by_epoch: bool, killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / 'new/file.pth'
-    backend = get_file_backend(str(path))
-    backend.put(b'before', path)
-    monkeypatch.setattr(os, 'fsync', fail)
-    with pytest.raises(UserError, match=r"cannot write '.*file\.pth': No space left on device"):
-        backend.put(b'after', path)
-    assert path.read_bytes() == b'before'
-    assert os.listdir(path.parent) == ['file.pth']
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob('*.pth'))
 
-
-def test_what_cannot_be_written_ends_a_run_in_a_line() -> None:
-    with pytest.raises(SystemExit, match=r'^train\.py: error: cannot write logs: No space left'):
-        with errors_in_a_line('train.py'):
-            fail(0)
-    with pytest.raises(SystemExit, match=r'^test\.py: error: cannot write'):
-        with errors_in_a_line('test.py'):
-            raise UserError('cannot write')
-    with pytest.raises(FileNotFoundError), errors_in_a_line('train.py'):
-        open('none')
-
-
-class Numbers(Dataset):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.ones(3)
-
-
-class Net(torch.nn.Linear):
-    def __init__(self) -> None:
-        super().__init__(3, 1)
-
-    def train_step(self, data: list, optim_wrapper: Any) -> dict:
-        loss = self(torch.stack(data)).sum()
-        optim_wrapper.update_params(loss)
-        return dict(loss=loss)
-
-    def val_step(self, data: list) -> list:
-        return data
-
-
-def build(work_dir: Path, epochs: int) -> Runner:
-    loader = dict(batch_size=1, sampler=dict(type='DefaultSampler'), dataset=Numbers())
-    checkpoint = dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='score', rule='greater'
-    )
-    return Runner(
-        Net(),
-        str(work_dir),
-        loader,
-        loader,
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        val_cfg=dict(),
-        val_evaluator=[Score()],
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=checkpoint),
-        experiment_name=f'{work_dir.name}{epochs}',
-    )
-
-
-class Score:
-    """An evaluator whose score rises."""
-
-    score = 0
-    dataset_meta = None
-
-    def process(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def evaluate(self, size: int) -> dict:
-        Score.score += 1
-        return dict(score=Score.score)
-
-
-def checkpoints(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob('*.pth'))
-
-
-def test_a_checkpoint_is_removed_when_the_next_is_there_and_not_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build(tmp_path / 'whole', 3).train()
-    assert checkpoints(tmp_path / 'whole') == ['best_score_epoch_3.pth', 'epoch_3.pth']
-    full = tmp_path / 'full'
-    before = []
-
-    def fills_up(file: int) -> None:
-        before.append(checkpoints(full))
-        if os.path.exists(full / 'epoch_2.pth.partial'):
-            fail(file)
-
-    monkeypatch.setattr(os, 'fsync', fills_up)
-    with pytest.raises(UserError, match=r'epoch_2\.pth.*No space left'):
-        build(full, 3).train()
-    assert checkpoints(full) == before[-1] == ['best_score_epoch_1.pth', 'epoch_1.pth']
+    hook = dict(max_keep_ckpts=1, save_best='score', rule='greater')
+    cfg = tiny_config(tmp_path, by_epoch, **{'default_hooks.checkpoint': hook})
+    scores = [1.0, 3.0, 2.0]
+    monkeypatch.setattr(Scripted, 'scores', [*scores[: killed - 1], ZeroDivisionError()])
+    with pytest.raises(ZeroDivisionError):
+        train(cfg)
+    monkeypatch.setattr(Scripted, 'scores', scores[killed - 1 :])
+    resume = find_resume_point(cfg)
+    assert len(train(cfg, resume)) == 12 - 4 * killed
+    step = 'epoch_{}.pth' if by_epoch else 'iter_{}.pth'
+    last, best = (3, 2) if by_epoch else (12, 8)
+    assert files() == [f'best_score_{step}'.format(best), step.format(last)]
+    # Of a training that has ended, the last validation only if its checkpoint lacks it.
+    monkeypatch.setattr(Scripted, 'scores', [9.0])
+    train(cfg, find_resume_point(cfg))
+    assert files()[0] == f'best_score_{step}'.format(last)
+    monkeypatch.setattr(Scripted, 'scores', [ZeroDivisionError()])
+    train(cfg, find_resume_point(cfg))

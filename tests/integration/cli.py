@@ -33,7 +33,7 @@ def free_port() -> str:
 
 
 def launch(
-    *command: object, cwd: Path, env: dict[str, str] | None = None, size: int | None = None
+    *command: object, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
     """Run tools/COMMAND[0] with this Python in ``cwd``; all output is in ``stdout``.
 
@@ -43,7 +43,6 @@ def launch(
         command: File in tools/, and its arguments.
         cwd: Working directory.
         env: Added to the environment.
-        size: Bytes that a file may have, for tools in Python.
     """
     tool, *arguments = (str(part) for part in command)
     script = str(ROOT / 'tools' / tool)
@@ -61,7 +60,7 @@ def launch(
     context = multiprocessing.get_context(START_METHOD)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=launched.work, args=(script, arguments, cwd, environment, sender, size)
+        target=launched.work, args=(script, arguments, cwd, environment, sender)
     )
     process.start()
     sender.close()

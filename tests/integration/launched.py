@@ -1,10 +1,8 @@
 """What a process does that runs a tool and may have its imports already."""
 
-import atexit
 import multiprocessing
 import os
 import random
-import resource
 import runpy
 import sys
 from multiprocessing.connection import Connection
@@ -20,7 +18,6 @@ def work(
     folder: Path,
     environment: dict[str, str],
     output: Connection,
-    size: int | None,
 ) -> None:
     """Become the process of ``python SCRIPT ARGUMENTS``; see :func:`cli.launch`."""
     os.setsid()
@@ -37,12 +34,6 @@ def work(
     torch.seed()
     if 'OMP_NUM_THREADS' in environment:
         torch.set_num_threads(int(environment['OMP_NUM_THREADS']))
-    if size is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).parent))
-    try:
-        runpy.run_path(script, run_name='__main__')
-    finally:
-        # Processes of `multiprocessing` leave this out.
-        atexit._run_exitfuncs()
+    runpy.run_path(script, run_name='__main__')

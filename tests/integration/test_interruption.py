@@ -1,8 +1,9 @@
-"""Runs that are killed go on as if they had not been."""
+"""Trainings that are killed and resumed end as those that were not, to the last bit."""
 
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmcontnet.engine import read_checkpoint
+from mmcontnet.checkpoint import read_checkpoint
 
 from .cli import ROOT, free_port, launch
-from .configs import write_narrow, write_narrow_on
+from .configs import write_detector, write_segmenter
+from .data import make_coco, make_label_maps
 
 pytestmark = pytest.mark.slow
 
@@ -23,64 +25,45 @@ ENV = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
 CHANGES = """
     _base_ = './{base}'
     custom_imports = dict(imports=['mmcontnet', 'tests.integration.killer'])
-    custom_hooks = [
-        dict(type='EMAHook', momentum=0.1), dict(type='Killer')]
+    custom_hooks = [dict(type='EMAHook', momentum=0.1), dict(type='Killer')]
     model = dict(backbone=dict(arch=dict(drop_rates=(0.1, 0.1, 0.1, 0.1), out_drop_rate=0.1)))
     optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
-    train_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
+"""
+EPOCHS = """
+    train_dataloader = dict(num_workers={workers}, persistent_workers=True)
+    train_cfg = dict(max_epochs=3, val_interval=3)
+    param_scheduler = [dict(type='OneCycleLR', eta_max=0.01, total_steps=15, by_epoch=False)]
+    default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
+"""
+ITERATIONS = """
+    randomness = dict(seed=0)
+    train_cfg = dict(max_iters=10, val_interval=5)
+    default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2))
 """
 
 
 def write_epochs(folder: Path, workers: int = 2) -> Path:
-    """Write a Faster R-CNN on tree crowns: four iterations an epoch, four epochs."""
-    config = 'faster_rcnn_cont_m_fpn_1x_coco.py'
-    base = write_narrow_on(folder, config, 'data/tree_crowns', ('tree',))
-    path = folder / 'epochs.py'
-    path.write_text(
-        dedent(CHANGES).format(base=base.name, workers=workers)
-        + dedent(
-            """
-            train_cfg = dict(max_epochs=4, val_interval=4)
-            param_scheduler = [
-                dict(type='OneCycleLR', eta_max=0.01, total_steps=16, by_epoch=False)]
-            default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
-            """
-        )
-    )
+    """Write a detector: five iterations an epoch, three epochs, of which the last is saved."""
+    make_coco(folder / 'data/coco', images=5)
+    path, base = folder / 'epochs.py', write_detector(folder)
+    path.write_text(dedent(CHANGES + EPOCHS).format(base=base.name, workers=workers))
     return path
 
 
 def write_iterations(folder: Path) -> Path:
-    """Write a PSPNet on nuclei: ten iterations, saved after each second."""
-    base = write_narrow(folder, 'pspnet_cont_m_80k_cityscapes.py')
-    path = folder / 'iterations.py'
-    path.write_text(
-        dedent(CHANGES).format(base=base.name, workers=0)
-        + dedent(
-            """
-            train_cfg = dict(max_iters=10, val_interval=5)
-            default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2))
-            """
-        )
-    )
+    """Write a segmenter: ten iterations, saved after each second."""
+    make_label_maps(folder / 'data/labels')
+    path, base = folder / 'iterations.py', write_segmenter(folder)
+    path.write_text(dedent(CHANGES + ITERATIONS).format(base=base.name))
     return path
 
 
 def train(
-    folder: Path,
-    config: Path,
-    work_dir: str,
-    *options: str,
-    kill: str = '',
-    rank: int = 0,
-    processes: int = 1,
-    size: int | None = None,
+    folder: Path, config: Path, work_dir: str, *options: str, kill: str = ''
 ) -> subprocess.CompletedProcess:
-    """Train; the process of that rank may be killed, and files be no larger than ``size``."""
-    tool, *count = ('dist_train.sh', processes) if processes > 1 else ('train.py',)
-    env = dict(ENV, PORT=free_port(), KILL=kill, KILL_RANK=str(rank))
-    command = (tool, config, *count, '--work-dir', work_dir, *options)
-    return launch(*command, cwd=folder, env=env, size=size)
+    """Train in one process, which may be killed."""
+    command = ('train.py', config, '--work-dir', work_dir, *options)
+    return launch(*command, cwd=folder, env=dict(ENV, KILL=kill))
 
 
 def train_two(
@@ -137,59 +120,46 @@ def assert_equal(a: Any, b: Any, where: str = '') -> None:
 @pytest.mark.parametrize(
     ('write', 'kills', 'resumed', 'iterations'),
     [
-        # In writing the first checkpoint, with the second not noted yet, after it.
-        (
-            write_epochs,
-            ('fsync:1', 'replace:2', 'iter:9'),
-            (None, None, 8, 8, 8),
-            16,
-        ),
-        (write_iterations, ('fsync:2', 'iter:5'), (None, 2, 4, 4), 10),
+        # While the second checkpoint is written; and where the third epoch starts.
+        (write_epochs, ('fsync:2', 'iter:10'), (None, 5, 10), 15),
+        (write_iterations, ('iter:5',), (None, 4), 10),
     ],
 )
-def test_a_run_killed_anywhere_ends_as_one_that_was_not(
-    write: Any,
+def test_a_killed_training_ends_as_one_that_was_not(
+    write: Callable[[Path], Path],
     kills: tuple[str, ...],
     resumed: tuple[int | None, ...],
     iterations: int,
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
-    config = write(folder)
-    whole = train(folder, config, 'whole')
-    assert whole.returncode == 0, whole.stdout
-    runs = []
-    for kill in kills:
-        runs.append(train(folder, config, 'stopped', '--resume', kill=kill))
-        assert runs[-1].returncode == -9, runs[-1].stdout
-    before = sorted((folder / 'stopped').glob('*_*.pth'))
-    full = train(folder, config, 'stopped', '--resume', size=before[0].stat().st_size // 2)
-    assert full.returncode == 1
-    assert re.fullmatch(
-        r"train\.py: error: cannot write '.*\.pth': File too large", full.stdout.splitlines()[-1]
-    )
-    assert 'Traceback' not in full.stdout
-    assert sorted((folder / 'stopped').glob('*_*.pth')) == before
-    end = train(folder, config, 'stopped', '--resume')
-    assert end.returncode == 0, end.stdout
-    assert [resumed_at(run) for run in (*runs, full, end)] == list(resumed)
-    expected = last_of(folder / 'whole')
-    assert_equal(last_of(folder / 'stopped'), expected)
+    config = write(tmp_path)
+    runs = [train(tmp_path, config, 'whole')]
+    runs += [train(tmp_path, config, 'stopped', '--resume', kill=kill) for kill in (*kills, '')]
+    codes = [run.returncode for run in runs]
+    assert codes == [0, *[-9 for _ in kills], 0], '\n'.join(run.stdout[-3000:] for run in runs)
+    assert [resumed_at(run) for run in runs[1:]] == list(resumed)
+    expected = last_of(tmp_path / 'whole')
     assert len(expected['losses']['train/loss']) == iterations
-    assert not list((folder / 'stopped').glob('*.partial'))
+    assert_equal(last_of(tmp_path / 'stopped'), expected)
+    names = [
+        sorted(path.name for path in (tmp_path / run).glob('*.*')) for run in ('whole', 'stopped')
+    ]
+    assert names[0] == names[1]
 
 
-def test_one_of_two_processes_killed_ends_both_and_is_named(folder: Path) -> None:
-    config = write_epochs(folder, workers=1)
-    whole = train_two(folder, config, 'whole')
+def test_one_of_two_processes_killed_ends_both_and_is_named(tmp_path: Path) -> None:
+    config = write_epochs(tmp_path, workers=1)
+    whole = train_two(tmp_path, config, 'whole')
     assert whole.returncode == 0, whole.stdout
-    runs = []
-    for rank, kill in ((1, 'iter:5'), (0, 'fsync:1')):
-        run = train(folder, config, 'stopped', '--resume', kill=kill, rank=rank, processes=2)
-        assert time.time() - (folder / 'killed').stat().st_mtime < 60
-        assert run.returncode > 0
-        assert re.search(rf'rank +: {rank} .*\n +exitcode +: -9', run.stdout), run.stdout
-        runs.append(run)
-    end = train_two(folder, config, 'stopped', '--resume')
+    killed = launch(
+        *('dist_train.sh', config, 2, '--work-dir', 'stopped'),
+        cwd=tmp_path,
+        env=dict(ENV, PORT=free_port(), KILL='iter:4', KILL_RANK='1'),
+    )
+    assert time.time() - (tmp_path / 'killed').stat().st_mtime < 60
+    assert killed.returncode > 0
+    assert re.search(r'rank +: 1 .*\n +exitcode +: -9', killed.stdout), killed.stdout
+    end = train_two(tmp_path, config, 'stopped', '--resume')
     assert end.returncode == 0, end.stdout
-    assert [resumed_at(run) for run in (*runs, end)] == [None, 4, 4]
-    assert_equal(last_of(folder / 'stopped'), last_of(folder / 'whole'))
+    assert resumed_at(end) == 3  # of three iterations an epoch
+    assert_equal(last_of(tmp_path / 'stopped'), last_of(tmp_path / 'whole'))

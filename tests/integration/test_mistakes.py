@@ -1,13 +1,17 @@
 """Common mistakes end in one clear line, before any long work."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmcontnet.analysis.networks import build_model
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
+from mmcontnet.errors import TRACEBACK_VARIABLE, UserError
 
+from ..inprocess import run_tool
 from .cli import ROOT, run
 from .configs import write_detector
 from .data import make_coco
@@ -16,12 +20,17 @@ RETINANET = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
 SCRATCH = 'model.backbone.init_cfg=None'
 
 
-def error_of(*command: object, cwd: Path) -> str:
-    """Run a command that must fail, and return the one line that says why."""
-    lines = run(*command, cwd=cwd, ok=False).stdout.splitlines()
-    lines = [line for line in lines if 'Warning' not in line and 'OneDL' not in line]
-    assert len(lines) == 1, lines
-    return lines[0]
+@pytest.fixture
+def error_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a tool in a folder of the test; it must fail, and the one line that says why returns."""
+    monkeypatch.chdir(tmp_path)
+
+    def error(tool: str, *arguments: object) -> str:
+        line = run_tool(monkeypatch, tool, *arguments)
+        assert isinstance(line, str) and len(line.splitlines()) == 1
+        return line
+
+    return error
 
 
 @pytest.mark.parametrize(
@@ -48,45 +57,77 @@ def error_of(*command: object, cwd: Path) -> str:
         ([RETINANET, '--resume', 'missing.pth'], "checkpoint 'missing.pth' not found"),
     ],
 )
-def test_training_names_the_mistake(arguments: list, message: str, tmp_path: Path) -> None:
-    line = error_of('train.py', *arguments, cwd=tmp_path)
+def test_training_names_the_mistake(
+    arguments: list, message: str, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    line = error_of('train.py', *arguments)
     assert line.startswith('train.py: error: ')
     assert message in line
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_launcher_says_it_in_one_line_too(tmp_path: Path) -> None:
-    line = error_of('dist_train.sh', RETINANET, 2, '--cfg-options', SCRATCH, cwd=tmp_path)
+    lines = run(
+        'dist_train.sh', RETINANET, 2, '--cfg-options', SCRATCH, cwd=tmp_path, ok=False
+    ).stdout.splitlines()
+    (line,) = [line for line in lines if 'Warning' not in line and 'OneDL' not in line]
     assert line.startswith("train.py: error: train_dataloader: data_root 'data/coco/' not found")
 
 
+def test_the_traceback_is_shown_when_asked_for(
+    error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRACEBACK_VARIABLE, '')  # and as it was afterwards
+    with pytest.raises(UserError, match=r"config 'missing\.py' not found"):
+        error_of('train.py', 'missing.py', '--traceback')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is no mistake with a GPU')
-def test_amp_without_a_gpu_is_named(tmp_path: Path) -> None:
-    assert '--amp needs a GPU' in error_of('train.py', RETINANET, '--amp', cwd=tmp_path)
+def test_amp_without_a_gpu_is_named(error_of: Callable[..., str]) -> None:
+    assert '--amp needs a GPU' in error_of('train.py', RETINANET, '--amp')
 
 
-def test_pretrained_weights_that_would_load_nothing_are_refused(tmp_path: Path) -> None:
+def test_pretrained_weights_that_would_load_nothing_are_refused(
+    tmp_path: Path, error_of: Callable[..., str]
+) -> None:
     torch.save({'model': {'fc.weight': torch.zeros(3)}}, tmp_path / 'author.pth')
     option = 'model.backbone.init_cfg.checkpoint=author.pth'
-    line = error_of('train.py', RETINANET, '--cfg-options', option, cwd=tmp_path)
+    line = error_of('train.py', RETINANET, '--cfg-options', option)
     assert "'author.pth' with prefix 'backbone.' (model.backbone.init_cfg) does not fit: " in line
-    assert 'tools/convert_checkpoint.py' in line
+    assert 'tools/convert_checkpoint.py' in line and line.endswith(
+        '--allow-missing trains nevertheless'
+    )
 
 
-def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
+def test_missing_annotations_and_a_full_disk_are_named(
+    tmp_path: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_coco(tmp_path / 'data/coco', images=1)
     config = write_detector(tmp_path)
+
+    def fail(file: int) -> None:
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as full:
+        full.setattr(os, 'fsync', fail)
+        line = error_of('train.py', config, '--work-dir', 'work')
+    assert line.startswith("train.py: error: cannot write '")
+    assert line.endswith("work/epoch_1.pth': No space left on device")
     (tmp_path / 'data/coco/annotations/instances_val2017.json').unlink()
-    line = error_of('train.py', config, cwd=tmp_path)
+    line = error_of('train.py', config)
     assert "val_dataloader: ann_file 'data/coco/annotations/instances_val2017.json'" in line
 
 
-def test_testing_names_missing_and_broken_checkpoints(tmp_path: Path) -> None:
-    assert "checkpoint 'no.pth' not found" in error_of('test.py', RETINANET, 'no.pth', cwd=tmp_path)
+def test_testing_names_missing_and_broken_checkpoints(
+    tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    assert "checkpoint 'no.pth' not found" in error_of('test.py', RETINANET, 'no.pth')
     torch.save({'state_dict': {'x': torch.zeros(1000)}}, tmp_path / 'whole.pth')
+    assert error_of('test.py', RETINANET, 'whole.pth').endswith(
+        '--allow-missing tests nevertheless'
+    )
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'whole.pth').read_bytes()[:2000])
-    line = error_of('test.py', RETINANET, 'cut.pth', cwd=tmp_path)
-    assert "checkpoint 'cut.pth' cannot be read" in line
+    assert "checkpoint 'cut.pth' cannot be read" in error_of('test.py', RETINANET, 'cut.pth')
 
 
 def test_launchers_explain_themselves(tmp_path: Path) -> None:
@@ -99,13 +140,14 @@ def test_launchers_explain_themselves(tmp_path: Path) -> None:
     )
 
 
-def test_a_training_at_another_image_size_is_not_resumed(tmp_path: Path) -> None:
+def test_a_training_at_another_image_size_is_not_resumed(
+    tmp_path: Path, error_of: Callable[..., str]
+) -> None:
     config = ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py'
     content = dict(meta=dict(epoch=0, iter=5, seed=7), message_hub={}, optimizer={})
     model = build_model(load_config(str(config)))
     torch.save({**content, 'state_dict': model.state_dict()}, tmp_path / 'iter_5.pth')
     size = ('--cfg-options', 'model.backbone.img_size=96')
-    output = run('train.py', config, '--resume', 'iter_5.pth', *size, cwd=tmp_path, ok=False).stdout
-    line = output.splitlines()[-1]  # after those of the log that name what was resized
+    line = error_of('train.py', config, '--resume', 'iter_5.pth', *size)
     assert "cannot resume from 'iter_5.pth': backbone.stages.0.position_bias.table is" in line
     assert line.endswith('(1, 3136, 49) there and (1, 576, 9) here, as for another img_size')

@@ -1,0 +1,98 @@
+"""Checkpoints that are intact wherever the run is killed, and when the disk is full."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from ..errors import UserError
+
+#: Name of :class:`AtomicBackend` for ``backend_args=dict(backend=...)``.
+ATOMIC = 'mmcontnet_atomic'
+
+
+@register_backend(ATOMIC)
+class AtomicBackend(LocalBackend):
+    """Local files that appear, or are replaced, only when they are complete.
+
+    mmengine's CheckpointHook removes the oldest checkpoint before it writes the next one. Here a
+    removed file stays until the next file in its folder is complete.
+    """
+
+    # Not of the instance: mmengine makes one for the hook and one for each file.
+    _removed: ClassVar[defaultdict[str, set[str]]] = defaultdict(set)
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file, then delete what was removed from its folder."""
+        path = os.path.abspath(filepath)
+        removed = self._removed.pop(os.path.dirname(path), set())
+        # The same name each time, so that a resumed run overwrites what a killed run left.
+        partial = f'{path}.partial'
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(partial, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(partial)
+            raise UserError(f'cannot write {str(filepath)!r}: {error.strerror}') from error
+        for old in removed - {path}:
+            with suppress(FileNotFoundError):
+                os.remove(old)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Delete a file with the next :meth:`put` into its folder."""
+        path = os.path.abspath(filepath)
+        self._removed[os.path.dirname(path)].add(path)
+
+
+def write_checkpoints_atomically(runner: Runner) -> None:
+    """Make the checkpoint hooks of a runner write through :class:`AtomicBackend`.
+
+    Hooks with a storage backend of their own, or a folder that is not local, keep it.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and '://' not in str(hook.out_dir):
+            if hook.backend_args is None and hook.file_client_args is None:
+                hook.backend_args = {'backend': ATOMIC}
+
+
+@contextmanager
+def owner_of(work_dir: str) -> Iterator[None]:
+    """Hold the work dir of a training: a second one would remove the checkpoints of the first.
+
+    Raises:
+        UserError: If another process holds it, or nothing can be written there.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        file = open(os.path.join(work_dir, '.owner'), 'a+')
+    except OSError as error:
+        raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
+    with file:
+        try:
+            # Not flock, which processes that load data would hold on to for some seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise UserError(f'{work_dir!r} is in use by {file.read() or "another"}') from error
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()} since {time.ctime()}')
+        file.flush()
+        yield

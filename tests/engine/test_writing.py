@@ -1,0 +1,135 @@
+"""Checkpoints are intact, and the old one goes when the new one is there."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import PIPE, Popen
+from textwrap import dedent
+
+import pytest
+from mmengine.fileio import get_file_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from mmcontnet.engine import owner_of, runner_of
+from mmcontnet.engine.writing import ATOMIC
+from mmcontnet.errors import UserError
+
+from .runs import Scripted, tiny_config, train
+
+BACKEND = dict(backend=ATOMIC)
+
+
+def fail(file: int) -> None:
+    raise OSError(28, 'No space left on device')
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / 'new/file.pth'
+    backend = get_file_backend(str(path), backend_args=BACKEND)
+    backend.put(b'before', path)
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(UserError, match=r"cannot write '.*file\.pth': No space left on device"):
+        backend.put(b'after', path)
+    assert path.read_bytes() == b'before'
+    assert os.listdir(path.parent) == ['file.pth']
+
+
+def test_a_removed_file_stays_until_the_next_in_its_folder_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c, other = (tmp_path / name for name in ('a', 'b', 'c', 'other/d'))
+    for path in (a, b, other):
+        get_file_backend(path, backend_args=BACKEND).put(b'', path)
+    backend = get_file_backend(tmp_path, backend_args=BACKEND)
+    backend.remove(a)
+    backend.put(b'', other)
+    assert a.exists()
+    with monkeypatch.context() as full, pytest.raises(UserError):
+        full.setattr(os, 'fsync', fail)
+        backend.put(b'', c)
+    backend.put(b'', c)
+    assert a.exists()  # the run that removed it has ended
+    backend.remove(a)
+    backend.remove(b)
+    get_file_backend(tmp_path, backend_args=BACKEND).put(b'again', b)
+    assert b.read_bytes() == b'again' and not a.exists()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+def test_of_two_checkpoints_one_is_always_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = {'max_keep_ckpts': 1, 'save_best': 'score', 'rule': 'greater'}
+    cfg = tiny_config(tmp_path, **{'default_hooks.checkpoint': hook})
+    monkeypatch.setattr(Scripted, 'scores', [1.0, 2.0])
+    before: list[list[str]] = []
+    fsync: Callable[[int], None] = os.fsync
+
+    def fills_up(file: int) -> None:
+        before.append(checkpoints(tmp_path))
+        if (tmp_path / 'epoch_3.pth.partial').exists():
+            fail(file)
+        fsync(file)
+
+    monkeypatch.setattr(os, 'fsync', fills_up)
+    with pytest.raises(UserError, match=r'epoch_3\.pth.*No space left'):
+        train(cfg)
+    # Saved, validated, saved again with the score.
+    one, best_one = ['epoch_1.pth'], ['best_score_epoch_1.pth', 'epoch_1.pth']
+    two, best_two = ['best_score_epoch_1.pth', 'epoch_2.pth'], ['best_score_epoch_2.pth']
+    assert before == [[], one, best_one, best_one, two, [*best_two, *two[1:]], before[-1]]
+    assert checkpoints(tmp_path) == before[-1] == ['best_score_epoch_2.pth', 'epoch_2.pth']
+
+
+@HOOKS.register_module()
+class Theirs(CheckpointHook):
+    pass
+
+
+def test_hooks_of_others_write_so_too_unless_they_say_where(tmp_path: Path) -> None:
+    def backend_of(**options: object) -> dict | None:
+        cfg = tiny_config(tmp_path, **{'default_hooks.checkpoint': dict(type='Theirs', **options)})
+        with runner_of(cfg) as runner:
+            return next(h.backend_args for h in runner.hooks if isinstance(h, Theirs))
+
+    assert backend_of() == BACKEND
+    assert backend_of(backend_args=dict(backend='local')) == dict(backend='local')
+    assert backend_of(out_dir='s3://bucket') is None
+
+
+def test_a_full_disk_is_an_error_of_the_users_and_what_else_fails_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='^cannot write the logs: No space left on device$'):
+        with runner_of(tiny_config(tmp_path)):
+            fail(0)
+    with pytest.raises(FileNotFoundError), runner_of(tiny_config(tmp_path)):
+        open('none')
+
+
+def test_a_work_dir_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    script = """
+        import fcntl, sys
+        file = open('.owner', 'w')
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        file.write('process 7')
+        file.flush()
+        print('held', flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, '-c', dedent(script)]
+    with Popen(command, cwd=tmp_path, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == 'held\n'
+        with pytest.raises(UserError, match="' is in use by process 7$"), owner_of(str(tmp_path)):
+            pass
+        other.kill()
+    with owner_of(str(tmp_path)):
+        assert f'process {os.getpid()} on ' in (tmp_path / '.owner').read_text()
+    with pytest.raises(UserError, match=r'cannot write into .*\.owner'):
+        with owner_of(str(tmp_path / '.owner')):
+            pass
