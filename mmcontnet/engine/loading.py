@@ -148,7 +148,7 @@ def _load_what_fits(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
             try:
                 module.load_state_dict(fitting, strict=False)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, WeightMismatchError) as error:
                 found = set(re.findall(r'size mismatch for (\S+):', str(error)))
                 if not found:
                     raise
