@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -188,7 +188,8 @@ def load_weights(
     for name, part in module.named_modules():
         if hasattr(part, 'adapt_weights'):
             prefix = f'{name}.' if name else ''
-            weights = {**weights, **part.adapt_weights(weights, prefix)}
+            with suppress(WeightMismatchError):  # counted below among what does not fit
+                weights = {**weights, **part.adapt_weights(weights, prefix)}
             # What could not be adapted its load hook would refuse.
             shapes = {f'{prefix}{key}': value.shape for key, value in part.state_dict().items()}
             weights = {

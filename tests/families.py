@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import pytest
+from torch import nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones.base import HybridBackbone
@@ -56,26 +57,20 @@ class Family(NamedTuple):
 
 
 POOL = dict(arch=CONTNET, downsample='pool')
+STRIDES = (4, 8, 16, 32)
 FAMILIES = [
     Family('ConTNet', dict(arch=CONTNET), (16, 32, 64, 128), (8, 16, 32, 32), dict(arch='s')),
-    Family('ConTNet', POOL, (16, 32, 64, 128), (4, 8, 16, 32), dict(arch='s', downsample='pool')),
-    Family('CoTNet', dict(arch=COTNET), (32, 64, 96, 128), (4, 8, 16, 32), dict(arch='next50')),
-    Family(
-        'ResNetACmix',
-        dict(arch=RESNET_ACMIX),
-        (32, 48, 64, 96),
-        (4, 8, 16, 32),
-        dict(arch='26'),
-    ),
-    Family('SwinACmix', dict(arch=SWIN_ACMIX), (8, 16, 24, 32), (4, 8, 16, 32), dict(arch='t')),
-    Family(
-        'SANACmix',
-        dict(arch=SAN_ACMIX),
-        (32, 64, 96, 128),
-        (4, 8, 16, 32),
-        dict(arch='10'),
-    ),
-    Family('PVTACmix', dict(arch=PVT_ACMIX), (8, 16, 40, 64), (4, 8, 16, 32), dict(arch='t')),
-    Family('CMT', dict(arch=CMT), (8, 16, 32, 64), (4, 8, 16, 32), dict(arch='ti')),
+    Family('ConTNet', POOL, (16, 32, 64, 128), STRIDES, dict(arch='s', downsample='pool')),
+    Family('CoTNet', dict(arch=COTNET), (32, 64, 96, 128), STRIDES, dict(arch='next50')),
+    Family('ResNetACmix', dict(arch=RESNET_ACMIX), (32, 48, 64, 96), STRIDES, dict(arch='26')),
+    Family('SwinACmix', dict(arch=SWIN_ACMIX), (8, 16, 24, 32), STRIDES, dict(arch='t')),
+    Family('SANACmix', dict(arch=SAN_ACMIX), (32, 64, 96, 128), STRIDES, dict(arch='10')),
+    Family('PVTACmix', dict(arch=PVT_ACMIX), (8, 16, 40, 64), STRIDES, dict(arch='t')),
+    Family('CMT', dict(arch=CMT), (8, 16, 32, 64), STRIDES, dict(arch='ti')),
 ]
 every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)
+
+
+def blocks(backbone: HybridBackbone) -> list[nn.Module]:
+    """Return the blocks of all stages, with what some stages have before or after them."""
+    return [block for stage in backbone.stages for block in getattr(stage, 'blocks', stage)]

@@ -143,7 +143,8 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         args: Further arguments.
         kwargs: Further arguments.
     """
-    model.to('meta').eval()
+    # Where parameters require gradients, ModuleTracker fails at views of them.
+    model.to('meta').eval().requires_grad_(False)
     parts: dict[str, Cost] = {}
     for name, _ in model.named_modules():
         parts.setdefault(_part(name), Cost())
@@ -190,9 +191,10 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            # The innermost of the modules that are running; their names begin with the model's.
-            module = max(self.tracker.parents - {'Global'}, key=len, default='')
+        # The innermost of the modules that are running; their names begin with the model's.
+        module = max(self.tracker.parents - {'Global'}, key=len, default='')
+        # Not of CMT's position bias, which is interpolated: nobody counts an FPN's either.
+        if formula is not None and not module.endswith('.position_bias'):
             cost = self.parts[_part(module.partition('.')[2])]
             multiply_adds = formula(*args, **(kwargs or {}), out_val=out) // 2
             cost.multiply_adds += multiply_adds

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypedDict
 
 import torch
+import torch.fx
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..layers import ConvolutionPath
+
 NUM_STAGES = 4
 
-#: How PyTorch's BatchNorm says that it has no statistics to take.
-_ONE_PIXEL = 'Expected more than 1 value per channel'
+
+class BackboneKwargs(TypedDict, total=False):
+    """The arguments that every backbone hands on to :class:`HybridBackbone`."""
+
+    in_channels: int
+    out_indices: int | Sequence[int]
+    frozen_stages: int
+    norm_eval: bool
+    with_cp: bool
+    init_cfg: dict | list[dict] | None
 
 
 def resolve_arch(
@@ -81,13 +93,95 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     ]
 
 
+def init_parameters(
+    network: nn.Module, *, convolutions: bool = False, linear_layers: bool = False
+) -> None:
+    """Initialise a network's layers; ACmix's convolution paths have a start of their own.
+
+    Args:
+        network: The network.
+        convolutions: Give convolutions He's normal distribution by fan-out, and zero biases.
+        linear_layers: Give linear layers a truncated normal distribution of standard deviation
+            0.02, and zero biases.
+    """
+    paths = [module for module in network.modules() if isinstance(module, ConvolutionPath)]
+    skipped = {module for path in paths for module in path.modules()}
+    for module in network.modules():
+        if module in skipped:
+            continue
+        if convolutions and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        elif linear_layers and isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Stage(nn.Module):
+    """A stage of a backbone; its call computes it, (B, C, H, W) -> (B, C', H', W').
+
+    Attributes:
+        with_cp: Whether :meth:`run` recomputes blocks in backward. The backbone sets it.
+    """
+
+    with_cp = False
+
+    def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
+        """Call a block; with ``with_cp``, keep nothing but its input and recompute the rest."""
+        if not (self.with_cp and torch.is_grad_enabled()):
+            return block(*args)
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), _FrozenRunningStats(block)
+
+        return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
+
+
+class SequentialStage(Stage, nn.Sequential):
+    """A stage whose children are its blocks, which run one after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        for block in self:
+            # Recomputing a pool would save next to nothing.
+            x = block(x) if isinstance(block, nn.AvgPool2d) else self.run(block, x)
+        return x
+
+
+class _FrozenRunningStats(AbstractContextManager):
+    """Keep BatchNorm from counting a batch twice when its block is computed again in backward.
+
+    It can be entered again, since a graph that is retained goes backward more than once.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def __enter__(self) -> None:
+        norms = [m for m in self.block.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm, _, counter in self.kept:
+            # The statistics are updated by nothing, and the counter that moves is a copy.
+            norm.momentum = 0.0
+            norm.num_batches_tracked = counter.clone() if counter is not None else None
+
+    def __exit__(self, *exception: object) -> None:
+        for norm, momentum, counter in self.kept:
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
 class HybridBackbone(BaseModule):
     """Base of all backbones: a stem and up to four stages.
 
-    A subclass builds its stem and the stages ``0 .. self.last_stage`` (no parameters for what no
-    output needs) and hands them to :meth:`assemble` at the end of its constructor.
-
     Args:
+        build_stem: Makes the stem, from the image to the input of the first stage, for a number of
+            channels of the image.
+        build_stage: Makes the stage of a number, counted from 0. It is called for the stages up to
+            the last that an output needs.
+        channels: Output channels of all four stages.
+        strides: Output strides of all four stages, in pixels of the input image.
         in_channels: Channels of the input image.
         out_indices: Stages whose outputs are returned, in that order; counted 0-3, or from the end
             (-1 is the last). An int stands for one stage.
@@ -100,14 +194,16 @@ class HybridBackbone(BaseModule):
         ValueError: For values outside of what is described above.
     """
 
-    #: Smallest height and width that the stem can take.
-    min_input_size = 1
-
     stem: nn.Module
     stages: nn.ModuleList
 
     def __init__(
         self,
+        build_stem: Callable[[int], nn.Module],
+        build_stage: Callable[[int], nn.Module],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        /,
         *,
         in_channels: int = 3,
         out_indices: int | Sequence[int] = (3,),
@@ -123,10 +219,35 @@ class HybridBackbone(BaseModule):
             raise ValueError(f'frozen_stages must be in -1..{NUM_STAGES}, got {frozen_stages!r}')
         self.in_channels = in_channels
         self.out_indices = self._normalise_out_indices(out_indices)
-        self.last_stage = max(self.out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self._stage_channels = tuple(channels)
+        self._stage_strides = tuple(strides)
+        stages = [build_stage(i) for i in range(max(self.out_indices) + 1)]
+        self.stem = build_stem(in_channels)
+        self.stages = nn.ModuleList(stages)
+        for module in self.modules():
+            if isinstance(module, Stage):  # stems may hold one too
+                module.with_cp = with_cp
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show all arguments where the constructor has ``**kwargs``, to help() and to checks."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' not in vars(cls):
+            return
+        _, *own = inspect.signature(cls.__init__).parameters.values()
+        shown = [p for p in own if p.kind is not p.VAR_KEYWORD]
+        if len(shown) < len(own):
+            names = {p.name for p in shown}
+            shown += [
+                p.replace(kind=p.KEYWORD_ONLY)
+                for p in inspect.signature(cls.__mro__[1]).parameters.values()
+                if p.kind is not p.POSITIONAL_ONLY and p.name not in names
+            ]
+        cls.__signature__ = inspect.Signature(shown)
 
     @staticmethod
     def _normalise_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
@@ -141,29 +262,6 @@ class HybridBackbone(BaseModule):
         if len(set(stages)) != len(stages):
             raise ValueError(f'out_indices names a stage twice: {out_indices!r}')
         return stages
-
-    def assemble(
-        self,
-        stem: nn.Module,
-        stages: Sequence[nn.Module],
-        channels: Sequence[int],
-        strides: Sequence[int],
-    ) -> None:
-        """Register what the subclass built, and freeze what ``frozen_stages`` says.
-
-        Args:
-            stem: From the image to the input of the first stage.
-            stages: The stages ``0 .. self.last_stage``; each an iterable of blocks.
-            channels: Output channels of all four stages.
-            strides: Output strides of all four stages, in pixels of the input image.
-        """
-        self.stem = stem
-        self.stages = nn.ModuleList(stages)
-        self._stage_channels = tuple(channels)
-        self._stage_strides = tuple(strides)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        self.train(self.training)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -208,73 +306,68 @@ class HybridBackbone(BaseModule):
                 its statistics of a single pixel: of a small image's last map, or where CoTNet has
                 squeezed a map to its mean.
         """
-        self._check_input(x)
-        shape = tuple(x.shape)
+        _check_images(x, self.in_channels, type(self).__name__)
         try:
-            # Channels-last makes the token layout (B, H, W, C) of the attention layers a free view.
-            x = self.forward_stem(x.contiguous(memory_format=torch.channels_last))
-            outs = {}
-            for i, stage in enumerate(self.stages):
-                x = self.forward_stage(stage, x)
-                outs[i] = x
+            outs = self._compute(x)
         except ValueError as error:
-            if not str(error).startswith(_ONE_PIXEL):
+            if len(x) != 1 or not self._starves_a_norm(x):
                 raise
             raise ValueError(
-                f'{type(self).__name__} in training cannot take images of shape {shape}: a '
-                'BatchNorm has one value per channel. Several images, or norm_eval=True, are '
-                'accepted'
+                f'{type(self).__name__} in training cannot take images of shape {tuple(x.shape)}: '
+                'BatchNorm in training mode needs more than one value per channel; use a batch '
+                'size > 1, larger images, or norm_eval=True'
             ) from error
         # Compiled operators, mmcv's RoIAlign for one, read memory as NCHW whatever the strides say,
         # and necks hand on the memory format that they get.
-        return tuple(
-            self.forward_output(self.stages[i], outs[i]).contiguous() for i in self.out_indices
+        return tuple(outs[i].contiguous() for i in self.out_indices)
+
+    def _compute(self, x: Tensor) -> dict[int, Tensor]:
+        """Run stem and stages; return the outputs by stage."""
+        # Channels-last makes the token layout (B, H, W, C) of the attention layers a free view.
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        outs = {}
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                outs[i] = self._output(i, x)
+        return outs
+
+    def _output(self, i: int, x: Tensor) -> Tensor:
+        """Make the output of stage i of the map that it hands on, (B, C, H, W) -> the same."""
+        return x
+
+    def _starves_a_norm(self, x: Tensor) -> bool:
+        """Return whether a BatchNorm in training mode would get one value per channel.
+
+        Asked after a ValueError only: it computes the maps again, with these norms in eval mode,
+        and looks at the shapes that reach them.
+        """
+        norms = [m for m in self.modules() if isinstance(m, _BatchNorm) and m.training]
+        values: list[int] = []
+
+        def count(norm: nn.Module, args: tuple[Tensor]) -> None:
+            values.append(args[0].numel() // args[0].shape[1])
+
+        hooks = [norm.register_forward_pre_hook(count) for norm in norms]
+        try:
+            for norm in norms:
+                norm.eval()
+            with torch.no_grad():
+                self._compute(x)
+        finally:
+            for norm, hook in zip(norms, hooks, strict=True):
+                norm.train()
+                hook.remove()
+        return 1 in values
+
+
+def _check_images(x: Tensor, in_channels: int, backbone: str) -> None:
+    if x.dim() != 4 or x.shape[1] != in_channels or min(x.shape[2:]) < 1:
+        raise ValueError(
+            f'{backbone} takes images of shape (B, {in_channels}, H, W) with H and W of at least '
+            f'1, got {tuple(x.shape)}'
         )
 
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """Run the stem, (B, C, H, W) -> (B, C', H', W')."""
-        return self.stem(x)
 
-    def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
-        """Run the blocks of a stage one after the other, (B, C, H, W) -> (B, C', H', W')."""
-        for block in stage.children():
-            x = self.run_block(block, x)
-        return x
-
-    def forward_output(self, stage: Any, x: Tensor) -> Tensor:
-        """Make an output of what a stage hands on to the next, (B, C, H, W) -> the same shape."""
-        return x
-
-    def run_block(self, block: nn.Module, *args: Tensor | None) -> Tensor:
-        """Call a block, or checkpoint it if ``with_cp``."""
-        if not (self.with_cp and torch.is_grad_enabled()):
-            return block(*args)
-
-        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), _frozen_running_stats(block)
-
-        return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
-
-    def _check_input(self, x: Tensor) -> None:
-        least = self.min_input_size
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < least:
-            raise ValueError(
-                f'{type(self).__name__} takes images of shape (B, {self.in_channels}, H, W) with '
-                f'H and W of at least {least}, got {tuple(x.shape)}'
-            )
-
-
-@contextmanager
-def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm from counting a batch twice when its block is computed again in backward."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm, (_, counter) in zip(norms, kept, strict=True):
-        # The statistics are updated by nothing, and the counter that moves is a copy.
-        norm.momentum = 0.0
-        norm.num_batches_tracked = counter.clone() if counter is not None else None
-    try:
-        yield
-    finally:
-        for norm, (momentum, counter) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, counter
+# Tracing by torch.fx, as feature extractors do, takes it as it is: it branches on the shape.
+torch.fx.wrap('_check_images')

@@ -12,10 +12,19 @@ from typing import Any
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, gelu_after
 from ..ops import pad_to_multiple
-from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from .base import (
+    BackboneKwargs,
+    HybridBackbone,
+    Stage,
+    check_choice,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _NUM_HEADS = (1, 2, 4, 8)
 _REDUCTIONS = (8, 4, 2, 1)
@@ -103,7 +112,7 @@ class PatchAggregation(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class CMTStage(nn.Module):
+class CMTStage(Stage):
     """Patch aggregation, and blocks that share one position bias.
 
     Args:
@@ -120,6 +129,14 @@ class CMTStage(nn.Module):
         self.aggregation = PatchAggregation(in_channels, channels)
         self.position_bias = bias
         self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, channels, ceil(H / 2), ceil(W / 2))."""
+        x = self.aggregation(x)
+        bias, columns = self.position_bias((x.shape[2], x.shape[3]))
+        for block in self.blocks:
+            x = self.run(block, x, bias, columns)
+        return x
 
 
 @MODELS.register_module()
@@ -144,12 +161,7 @@ class CMT(HybridBackbone):
             is the arch's own. A checkpoint of another size is resized when it is loaded.
         bias_resize: ``'spatial'`` or ``'matrix'``, see :class:`PositionBias`.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Keep BatchNorm in eval mode.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -162,63 +174,31 @@ class CMT(HybridBackbone):
         img_size: int | None = None,
         bias_resize: str = 'spatial',
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'CMT')
         check_choice('bias_resize', bias_resize, BIAS_RESIZES)
         img_size = fields['img_size'] if img_size is None else img_size
         if not isinstance(img_size, int) or img_size < 32 or img_size % 32:
             raise ValueError(f'img_size must be a positive multiple of 32, got {img_size!r}')
 
-        embed_dims, depths = fields['embed_dims'], fields['depths']
-        drop_paths = drop_path_rates(drop_path_rate, depths)
+        embed_dims = fields['embed_dims']
+        drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
         strides = (4, 8, 16, 32)
-        stages = []
-        for i in range(self.last_stage + 1):
-            bias = PositionBias(_NUM_HEADS[i], img_size // strides[i], _REDUCTIONS[i], bias_resize)
+
+        def build_stem(in_channels: int) -> CMTStem:
+            return CMTStem(in_channels, fields['stem_channels'])
+
+        def build_stage(i: int) -> CMTStage:
+            heads, reduction = _NUM_HEADS[i], _REDUCTIONS[i]
+            bias = PositionBias(heads, img_size // strides[i], reduction, bias_resize)
+            hidden = int(fields['ffn_ratio'] * embed_dims[i])
             blocks = [
-                CMTBlock(
-                    embed_dims[i],
-                    _NUM_HEADS[i],
-                    _REDUCTIONS[i],
-                    int(fields['ffn_ratio'] * embed_dims[i]),
-                    drop_paths[i][j],
-                )
-                for j in range(depths[i])
+                CMTBlock(embed_dims[i], heads, reduction, hidden, drop_path)
+                for drop_path in drop_paths[i]
             ]
             width = embed_dims[i - 1] if i else fields['stem_channels']
-            stages.append(CMTStage(width, embed_dims[i], bias, blocks))
-        self.assemble(CMTStem(in_channels, fields['stem_channels']), stages, embed_dims, strides)
-        self.apply(_init_parameters)
+            return CMTStage(width, embed_dims[i], bias, blocks)
 
-    def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
-        """Run a stage, (B, C, H, W) -> (B, C', ceil(H / 2), ceil(W / 2))."""
-        x = stage.aggregation(x)
-        # Once for all blocks of the stage.
-        bias, columns = stage.position_bias((x.shape[2], x.shape[3]))
-        for block in stage.blocks:
-            x = self.run_block(block, x, bias, columns)
-        return x
-
-
-def _init_parameters(module: nn.Module) -> None:
-    """He initialisation of convolutions, truncated normal of linear layers; norms are 1 and 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-    elif isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+        super().__init__(build_stem, build_stage, embed_dims, strides, **kwargs)
+        init_parameters(self, convolutions=True, linear_layers=True)

@@ -14,10 +14,20 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from ..layers import POS_ENCODINGS, PatchEncoder
 from ..ops import merge_patches, pad_to_multiple, partition_patches, subsample
-from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from .base import (
+    NUM_STAGES,
+    BackboneKwargs,
+    HybridBackbone,
+    SequentialStage,
+    check_choice,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _WIDE = dict(
     embed_dims=(64, 128, 256, 512),
@@ -189,12 +199,7 @@ class ConTNet(HybridBackbone):
         qkv_bias: Queries, keys and values have a bias.
         avg_down: Projection shortcuts of stride 2 average 2x2 pixels first.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Keep BatchNorm in eval mode.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value or a combination outside of what is described above.
@@ -214,21 +219,8 @@ class ConTNet(HybridBackbone):
         qkv_bias: bool = True,
         avg_down: bool = False,
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'ConTNet')
         embed_dims, depths = fields['embed_dims'], fields['depths']
         check_choice('downsample', downsample, ('conv', 'pool'))
@@ -244,8 +236,11 @@ class ConTNet(HybridBackbone):
         channels = (*embed_dims[1:], 2 * embed_dims[-1])
         drop_paths = drop_path_rates(drop_path_rate, depths)
         strides = [min(stride, output_stride) for stride in _MAP_STRIDES]
-        stages = []
-        for i in range(self.last_stage + 1):
+
+        def build_stem(in_channels: int) -> ConTStem:
+            return ConTStem(in_channels, embed_dims[0])
+
+        def build_stage(i: int) -> SequentialStage:
             last_stage = i == NUM_STAGES - 1
             sizes = itertools.cycle(patch_sizes[i])
             # Numbered apart from the pool, so that both ways of downsampling share checkpoints.
@@ -277,14 +272,11 @@ class ConTNet(HybridBackbone):
                         drop_path_rate=drop_paths[i][j],
                     ),
                 )
-            stages.append(nn.Sequential(OrderedDict(blocks)))
-        self.assemble(
-            ConTStem(in_channels, embed_dims[0]),
-            stages,
-            channels,
-            strides if downsample == 'pool' else (*strides[1:], strides[-1]),
-        )
-        self.apply(_init_parameters)
+            return SequentialStage(OrderedDict(blocks))
+
+        out_strides = strides if downsample == 'pool' else (*strides[1:], strides[-1])
+        super().__init__(build_stem, build_stage, channels, out_strides, **kwargs)
+        init_parameters(self, convolutions=True, linear_layers=True)
 
 
 def _check_patch_sizes(patch_sizes: Sequence[Sequence[int]]) -> None:
@@ -319,13 +311,3 @@ def _check_conv_groups(conv_groups: int | str, embed_dims: Sequence[int]) -> Non
             f"conv_groups must be 'depthwise' or a common divisor of {tuple(embed_dims)}, "
             f'got {conv_groups!r}'
         )
-
-
-def _init_parameters(module: nn.Module) -> None:
-    """He initialisation of convolutions, truncated normal of linear layers; norms are 1 and 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-    elif isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -12,9 +12,19 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from ..layers import CONTEXTS, Bottleneck, CoTLayer, ResNetStem, SplitAttention
-from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from .base import (
+    NUM_STAGES,
+    BackboneKwargs,
+    HybridBackbone,
+    SequentialStage,
+    check_choice,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _RESNET = dict(
     out_channels=(256, 512, 1024, 2048),
@@ -75,12 +85,7 @@ class CoTNet(HybridBackbone):
         cot_stages: Stages, 0-3, that have CoT layers in place of the 3x3 convolutions, or of split
             attention in SE-CoTNetD (table 6); None is the arch's own choice.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Keep BatchNorm in eval mode.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -93,21 +98,8 @@ class CoTNet(HybridBackbone):
         context: str = 'full',
         cot_stages: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'CoTNet')
         check_choice('context', context, CONTEXTS)
         layers, deep = fields['layers'], fields['deep']
@@ -118,36 +110,34 @@ class CoTNet(HybridBackbone):
             layers = ['cot' if i in cot_stages else other for i in range(NUM_STAGES)]
 
         cot = dict(groups=fields['groups'], key_groups=fields['key_groups'], context=context)
-        depths = fields['depths']
-        drop_paths = drop_path_rates(drop_path_rate, depths)
-        width = fields['stem_channels']
-        stages = []
-        for i in range(self.last_stage + 1):
-            mid, out = fields['mid_channels'][i], fields['out_channels'][i]
+        channels = fields['out_channels']
+        drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
+
+        def build_stem(in_channels: int) -> ResNetStem:
+            return ResNetStem(in_channels, fields['stem_channels'], deep)
+
+        def build_stage(i: int) -> SequentialStage:
+            width = channels[i - 1] if i else fields['stem_channels']
+            mid = fields['mid_channels'][i]
             blocks = []
-            for j in range(depths[i]):
+            for j, drop_path in enumerate(drop_paths[i]):
                 kind = ('cot', 'split')[j % 2] if layers[i] == 'alternate' else layers[i]
                 stride = 2 if j == 0 and (i > 0 or deep) else 1
                 blocks.append(
                     Bottleneck(
-                        width,
+                        channels[i] if j else width,
                         mid,
-                        out,
+                        channels[i],
                         **_layer(kind, mid, stride, fields['blur'], cot),
                         stride=stride,
                         pool_shortcut=deep,
-                        drop_path_rate=drop_paths[i][j],
+                        drop_path_rate=drop_path,
                     )
                 )
-                width = out
-            stages.append(nn.Sequential(*blocks))
-        self.assemble(
-            ResNetStem(in_channels, fields['stem_channels'], deep),
-            stages,
-            fields['out_channels'],
-            (4, 8, 16, 32),
-        )
-        self.apply(_init_parameters)
+            return SequentialStage(*blocks)
+
+        super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
+        init_parameters(self, convolutions=True)
 
 
 def _layer(
@@ -165,11 +155,3 @@ def _layer(
     conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
     layer = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     return dict(layer=layer, after=after)
-
-
-def _init_parameters(module: nn.Module) -> None:
-    """He initialisation of convolutions; norms are 1 and 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

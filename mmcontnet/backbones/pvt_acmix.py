@@ -5,14 +5,22 @@ Never released: written from the paper and from PVT's (arXiv:2102.12122).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import MODELS
-from torch import nn
+from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, Linear, PositionedPatchEmbedding, PVTBlock
-from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from ..layers import COMBINATIONS, PositionedPatchEmbedding, PVTBlock
+from .base import (
+    BackboneKwargs,
+    HybridBackbone,
+    SequentialStage,
+    check_choice,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _STRIDES = (4, 8, 16, 32)
 _REDUCTIONS = (8, 4, 2, 1)
@@ -51,12 +59,7 @@ class PVTACmix(HybridBackbone):
         arch: ``'t'``, ``'s'``, or a dict with the fields of ``ARCHS['t']``.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Without effect: there is no BatchNorm.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -68,54 +71,34 @@ class PVTACmix(HybridBackbone):
         *,
         combine: str = 'rates',
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'PVTACmix')
         check_choice('combine', combine, COMBINATIONS)
-        embed_dims, depths = fields['embed_dims'], fields['depths']
-        drop_paths = drop_path_rates(drop_path_rate, depths)
-        embeddings, stages = [], []
-        for i in range(self.last_stage + 1):
-            embeddings.append(
-                PositionedPatchEmbedding(
-                    embed_dims[i - 1] if i else in_channels,
-                    embed_dims[i],
-                    2 if i else _STRIDES[0],
-                    -(-fields['img_size'] // _STRIDES[i]),
-                )
-            )
-            blocks = [
+        embed_dims = fields['embed_dims']
+        drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
+
+        def embedding(i: int, in_channels: int) -> PositionedPatchEmbedding:
+            side = -(-fields['img_size'] // _STRIDES[i])
+            return PositionedPatchEmbedding(in_channels, embed_dims[i], 2 if i else 4, side)
+
+        def build_stem(in_channels: int) -> PositionedPatchEmbedding:
+            return embedding(0, in_channels)
+
+        def build_stage(i: int) -> SequentialStage:
+            blocks = (
                 PVTBlock(
                     embed_dims[i],
                     fields['num_heads'][i],
                     _REDUCTIONS[i],
                     _FFN_RATIOS[i] * embed_dims[i],
                     combine=combine,
-                    drop_path_rate=rate,
+                    drop_path_rate=drop_path,
                 )
-                for rate in drop_paths[i]
-            ]
+                for drop_path in drop_paths[i]
+            )
             # The first embedding is the stem.
-            stages.append(nn.Sequential(*embeddings[i:] if i else (), *blocks))
-        self.assemble(embeddings[0], stages, embed_dims, _STRIDES)
-        self.apply(_init_parameters)
+            return SequentialStage(*[embedding(i, embed_dims[i - 1])] if i else (), *blocks)
 
-
-def _init_parameters(module: nn.Module) -> None:
-    """Truncated normal of attention's and the FFN's linear layers, as in PVT; norms are 1 and 0."""
-    if isinstance(module, Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        super().__init__(build_stem, build_stage, embed_dims, _STRIDES, **kwargs)
+        init_parameters(self, linear_layers=True)

@@ -5,14 +5,22 @@ Written from the paper and from what the authors' released network computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import MODELS
 from torch import nn
+from typing_extensions import Unpack
 
-from ..layers import Bottleneck, ConvolutionPath, ResNetStem, SlidingACmix
-from .base import HybridBackbone, drop_path_rates, resolve_arch
+from ..layers import Bottleneck, ResNetStem, SlidingACmix
+from .base import (
+    BackboneKwargs,
+    HybridBackbone,
+    SequentialStage,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _STEM_CHANNELS = 64
 _RESNET = dict(out_channels=(256, 512, 1024, 2048), mid_channels=(64, 128, 256, 512))
@@ -40,12 +48,7 @@ class ResNetACmix(HybridBackbone):
         num_heads: Attention heads in all stages.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Keep BatchNorm in eval mode.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -59,31 +62,22 @@ class ResNetACmix(HybridBackbone):
         num_heads: int = 4,
         combine: str = 'rates',
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'ResNetACmix')
         if not isinstance(kernel_att, int) or kernel_att < 1 or kernel_att % 2 == 0:
             raise ValueError(f'kernel_att must be a positive odd number, got {kernel_att!r}')
         drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
-        width = _STEM_CHANNELS
-        stages = []
-        for i in range(self.last_stage + 1):
-            mid, out = fields['mid_channels'][i], fields['out_channels'][i]
+        channels = fields['out_channels']
+
+        def build_stem(in_channels: int) -> ResNetStem:
+            return ResNetStem(in_channels, _STEM_CHANNELS, deep=False)
+
+        def build_stage(i: int) -> SequentialStage:
+            width = channels[i - 1] if i else _STEM_CHANNELS
+            mid = fields['mid_channels'][i]
             blocks = []
-            for j in range(fields['depths'][i]):
+            for j, drop_path in enumerate(drop_paths[i]):
                 stride = 2 if j == 0 and i > 0 else 1
                 acmix = SlidingACmix(
                     mid,
@@ -95,24 +89,15 @@ class ResNetACmix(HybridBackbone):
                 layer = nn.Sequential(acmix, nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
                 blocks.append(
                     Bottleneck(
-                        width, mid, out, layer, stride=stride, drop_path_rate=drop_paths[i][j]
+                        channels[i] if j else width,
+                        mid,
+                        channels[i],
+                        layer,
+                        stride=stride,
+                        drop_path_rate=drop_path,
                     )
                 )
-                width = out
-            stages.append(nn.Sequential(*blocks))
-        self.assemble(
-            ResNetStem(in_channels, _STEM_CHANNELS, deep=False),
-            stages,
-            fields['out_channels'],
-            (4, 8, 16, 32),
-        )
-        self._init_convolutions()
+            return SequentialStage(*blocks)
 
-    def _init_convolutions(self) -> None:
-        """He initialisation of all convolutions but those that shift."""
-        shifts = {m.shift for m in self.modules() if isinstance(m, ConvolutionPath)}
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module not in shifts:
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
+        init_parameters(self, convolutions=True)

@@ -10,10 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
+from typing_extensions import Unpack
 
 from ..layers import COMBINATIONS, SANBlock
-from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from .base import (
+    BackboneKwargs,
+    HybridBackbone,
+    SequentialStage,
+    check_choice,
+    drop_path_rates,
+    resolve_arch,
+)
 
 _STEM_KERNEL_SIZE = 3
 _KERNEL_SIZE = 7
@@ -29,9 +37,9 @@ ARCHS: dict[str, dict[str, Any]] = {
 
 def _stage(
     in_channels: int, channels: int, drop_paths: Sequence[float], **kwargs: Any
-) -> nn.Sequential:
+) -> SequentialStage:
     """SAN's transition and blocks, and the norm and activation after them."""
-    return nn.Sequential(
+    return SequentialStage(
         nn.Sequential(
             # Like a convolution with padding, it keeps the last pixel of an odd side.
             nn.MaxPool2d(2, ceil_mode=True),
@@ -69,12 +77,7 @@ class SANACmix(HybridBackbone):
         arch: ``'10'``, ``'15'``, ``'19'``, or a dict with the fields of ``ARCHS['10']``.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze.
-        norm_eval: Keep BatchNorm in eval mode.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -86,42 +89,31 @@ class SANACmix(HybridBackbone):
         *,
         combine: str = 'rates',
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'SANACmix')
         check_choice('combine', combine, COMBINATIONS)
         width, channels = fields['stem_channels'], fields['channels']
         stem_paths, *paths = drop_path_rates(
             drop_path_rate, (fields['stem_depth'], *fields['depths'])
         )
-        stem = nn.Sequential(
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ),
-            *_stage(width, width, stem_paths, kernel_size=_STEM_KERNEL_SIZE, combine=combine),
-        )
         widths = (width, *channels)
-        stages = [
-            _stage(widths[i], widths[i + 1], paths[i], kernel_size=_KERNEL_SIZE, combine=combine)
-            for i in range(self.last_stage + 1)
-        ]
-        self.assemble(stem, stages, channels, (4, 8, 16, 32))
 
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """Run the stem, whose blocks are recomputed too: at stride 2 they hold the most memory."""
-        return self.forward_stage(self.stem, x)
+        def build_stem(in_channels: int) -> SequentialStage:
+            # A stage, so that `with_cp` recomputes its blocks: at stride 2 they take the most
+            # memory.
+            return SequentialStage(
+                nn.Sequential(
+                    nn.Conv2d(in_channels, width, 1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ),
+                *_stage(width, width, stem_paths, kernel_size=_STEM_KERNEL_SIZE, combine=combine),
+            )
+
+        def build_stage(i: int) -> SequentialStage:
+            return _stage(
+                widths[i], widths[i + 1], paths[i], kernel_size=_KERNEL_SIZE, combine=combine
+            )
+
+        super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)

@@ -13,10 +13,20 @@ import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, Linear, SwinACmixBlock, shift_mask
+from ..layers import COMBINATIONS, AdaptiveLoading, Linear, SwinACmixBlock, shift_mask
 from ..ops import pad_to_multiple
-from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
+from .base import (
+    NUM_STAGES,
+    BackboneKwargs,
+    HybridBackbone,
+    Stage,
+    check_choice,
+    drop_path_rates,
+    init_parameters,
+    resolve_arch,
+)
 
 _SWIN = dict(embed_dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24))
 
@@ -68,41 +78,67 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(b, h // 2, w // 2, 4 * c))).permute(0, 3, 1, 2)
 
 
-class OutputNorm(nn.LayerNorm):
-    """LayerNorm of an output that classifiers do not have.
+class OutputNorm(AdaptiveLoading, nn.LayerNorm):
+    """LayerNorm over the channels of an output, (B, C, H, W) -> the same shape.
 
-    Their checkpoints lack it: it starts as Swin's for dense prediction do, and says so in the log.
+    Checkpoints of classifiers have that of the last stage only. The others then start with weight
+    1 and bias 0, as Swin's do for dense prediction, which is logged.
+
+    Args:
+        channels: C.
+        optional: Whether checkpoints may lack it.
     """
 
+    def __init__(self, channels: int, optional: bool) -> None:
+        super().__init__(channels)
+        self.optional = optional
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
     def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Give weight and bias where the weights of a checkpoint, with this prefix, lack both."""
-        if f'{prefix}weight' in weights or f'{prefix}bias' in weights:
+        """Add weight and bias where a checkpoint has neither, see :class:`AdaptiveLoading`."""
+        names = (f'{prefix}weight', f'{prefix}bias')
+        if not self.optional or any(name in weights for name in names):
             return {}
         print_log(f'{prefix}weight and bias are not in the checkpoint: 1 and 0', 'current')
-        channels = len(self.weight)
-        return {f'{prefix}weight': torch.ones(channels), f'{prefix}bias': torch.zeros(channels)}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return dict(
+            zip(names, (torch.ones_like(self.weight), torch.zeros_like(self.bias)), strict=True)
+        )
 
 
-class SwinACmixStage(nn.Module):
-    """Patch merging (but for the first stage), blocks, and the norm of the stage's output.
+class SwinACmixStage(Stage):
+    """Patch merging (but for the first stage) and blocks.
 
     Args:
         merging: Before the blocks.
         blocks: The stage's blocks.
-        norm: Of what is returned; the next stage gets the map without. None where nothing is.
+        norm: Applied by the backbone to its output; the next stage gets the map without it. As the
+            call of the stage does not use it, FSDP needs it as a unit of its own.
+        window_size: Side of attention's windows in pixels of the map.
     """
 
     def __init__(
-        self, merging: nn.Module, blocks: Sequence[SwinACmixBlock], norm: nn.Module | None
+        self,
+        merging: nn.Module,
+        blocks: Sequence[SwinACmixBlock],
+        norm: OutputNorm,
+        window_size: int,
     ) -> None:
         super().__init__()
         self.merging = merging
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
+        self.window_size = window_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W'), halved by the merging; without the norm."""
+        x = self.merging(x)
+        mask = shift_mask(x, self.window_size)
+        for block in self.blocks:
+            x = self.run(block, x, mask)
+        return x
 
 
 @MODELS.register_module()
@@ -122,12 +158,7 @@ class SwinACmix(HybridBackbone):
         window_size: Side of attention's windows in pixels of the map.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
-        in_channels: See :class:`HybridBackbone`, as for all that follow.
-        out_indices: Stages to return.
-        frozen_stages: Stages to freeze, the norms of their outputs included.
-        norm_eval: Without effect: there is no BatchNorm.
-        with_cp: Recompute blocks in backward.
-        init_cfg: mmengine's initialisation config.
+        **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
         ValueError: For a value outside of what is described above.
@@ -140,68 +171,34 @@ class SwinACmix(HybridBackbone):
         window_size: int = 7,
         combine: str = 'rates',
         drop_path_rate: float = 0.0,
-        in_channels: int = 3,
-        out_indices: int | Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs: Unpack[BackboneKwargs],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
         fields = resolve_arch(arch, ARCHS, 'SwinACmix')
         check_choice('combine', combine, COMBINATIONS)
         if not isinstance(window_size, int) or window_size < 1:
             raise ValueError(f'window_size must be a positive int, got {window_size!r}')
-        self.window_size = window_size
-        embed_dims, depths = fields['embed_dims'], fields['depths']
-        drop_paths = drop_path_rates(drop_path_rate, depths)
-        stages = []
-        for i in range(self.last_stage + 1):
+        embed_dims = fields['embed_dims']
+        drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
+
+        def build_stem(in_channels: int) -> PatchEmbedding:
+            return PatchEmbedding(in_channels, embed_dims[0])
+
+        def build_stage(i: int) -> SwinACmixStage:
+            heads = fields['num_heads'][i]
             blocks = [
-                SwinACmixBlock(
-                    embed_dims[i],
-                    fields['num_heads'][i],
-                    window_size,
-                    j % 2 == 1,
-                    drop_paths[i][j],
-                    combine,
-                )
-                for j in range(depths[i])
+                SwinACmixBlock(embed_dims[i], heads, window_size, j % 2 == 1, drop_path, combine)
+                for j, drop_path in enumerate(drop_paths[i])
             ]
             merging = PatchMerging(embed_dims[i - 1], embed_dims[i]) if i else nn.Identity()
-            norm = None
-            if i in self.out_indices:
-                norm = (nn.LayerNorm if i == NUM_STAGES - 1 else OutputNorm)(embed_dims[i])
-            stages.append(SwinACmixStage(merging, blocks, norm))
-        self.assemble(
-            PatchEmbedding(in_channels, embed_dims[0]), stages, embed_dims, (4, 8, 16, 32)
-        )
-        self.apply(_init_parameters)
+            norm = OutputNorm(embed_dims[i], optional=i < NUM_STAGES - 1)
+            return SwinACmixStage(merging, blocks, norm, window_size)
 
-    def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
-        """Run a stage, (B, C, H, W) -> (B, C', H', W')."""
-        x = stage.merging(x)
-        # Once for all blocks of the stage.
-        mask = shift_mask(x, self.window_size)
-        for block in stage.blocks:
-            x = self.run_block(block, x, mask)
-        return x
+        super().__init__(build_stem, build_stage, embed_dims, (4, 8, 16, 32), **kwargs)
+        for i, stage in enumerate(self.stages):
+            if i not in self.out_indices:
+                stage.register_module('norm', None)  # no output, no parameters
+        init_parameters(self, linear_layers=True)
 
-    def forward_output(self, stage: Any, x: Tensor) -> Tensor:
-        """Norm an output, (B, C, H, W) -> the same shape."""
-        return stage.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _init_parameters(module: nn.Module) -> None:
-    """Truncated normal for the linear layers over tokens, as in Swin; all else as it is."""
-    if isinstance(module, Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def _output(self, i: int, x: Tensor) -> Tensor:
+        stage: Any = self.stages[i]
+        return stage.norm(x)

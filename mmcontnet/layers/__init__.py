@@ -5,6 +5,7 @@ from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .gelu import gelu_after
 from .linear import Linear
+from .loading import AdaptiveLoading
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
@@ -18,6 +19,7 @@ __all__ = [
     'COMBINATIONS',
     'CONTEXTS',
     'POS_ENCODINGS',
+    'AdaptiveLoading',
     'AxialPositionEncoding',
     'Bottleneck',
     'CMTBlock',

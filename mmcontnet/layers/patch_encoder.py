@@ -18,21 +18,21 @@ POS_ENCODINGS = ('none', *_ENCODINGS, 'relative')
 class PatchEncoder(nn.Module):
     """Transformer encoder within each patch: attention and FFN (equations 4-8).
 
-    The learnt position encodings are added to the tokens before the shortcut branches off, so they
-    are part of what the first residual carries. The relative position bias is a term of attention's
-    logits.
+    Position encodings are added to the tokens before the shortcut branches off, so the first
+    residual carries them, too. The relative position bias is added to the attention logits.
 
     Args:
         embed_dims: Channels of the tokens.
         num_heads: Attention heads; divides ``embed_dims``.
         feedforward_channels: Hidden width of the FFN.
         patch_size: Side of a patch in pixels of the map.
-        tile: Side of the patches into which the map was cut, a multiple of ``patch_size``; None is
-            ``patch_size`` itself.
-        order: Side of their sub-patches, see :func:`mmcontnet.ops.partition_patches`.
+        tile: Side of the larger patches that the map was cut into, a multiple of ``patch_size``;
+            None is ``patch_size``. A block with patches of 7 and 14 cuts its map once, by 14.
+        order: Tokens of a tile come in sub-patches of this side, see
+            :func:`mmcontnet.ops.partition_patches`; None is ``patch_size``.
         pos_encoding: One of ``POS_ENCODINGS`` (table 8).
-        map_size: None gives every patch the same encoding. Otherwise the encoding is of a whole
-            map of this side in pixels, and is resized (bicubic) to the map that comes.
+        map_size: None gives every patch the same encoding. Otherwise one encoding covers a whole
+            map of this side in pixels, and is resized (bicubic) to the size of the input.
         pre_norm: Normalise the inputs of attention and FFN, not the sums behind them.
         qkv_bias: Add a bias to queries, keys and values.
         drop_rate: Dropout after the attention's and the FFN's linear layers.

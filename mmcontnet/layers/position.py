@@ -54,8 +54,7 @@ class SequencePositionEncoding(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the encoding as a map, (1, C, side, side)."""
-        # Copied: PyTorch's ModuleTracker, which counts by modules, trips over views of parameters.
-        return self.sequence.T.reshape(1, -1, self.side, self.side).contiguous()
+        return self.sequence.T.reshape(1, -1, self.side, self.side)
 
 
 class RelativePositionBias(nn.Module):

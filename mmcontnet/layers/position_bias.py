@@ -10,18 +10,20 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..errors import WeightMismatchError
 from ..ops import resize_matrix, resize_spatial
+from .loading import AdaptiveLoading
 
 BIAS_RESIZES = ('spatial', 'matrix')
 
 
 def native_side(shape: Sequence[int], num_heads: int, reduction: int) -> int:
-    """Return the side of the square map that a position bias of this shape is for.
+    """Return the side of the square map that a position bias of this shape belongs to.
 
     Args:
-        shape: Of the table, (heads, N, M) if it is one.
+        shape: Shape of the table: (heads, N, M) with N pixels and M keys.
         num_heads: Attention heads.
-        reduction: Side of the square of pixels to a key.
+        reduction: A key stands for ``reduction`` x ``reduction`` pixels.
 
     Returns:
         Side in pixels; 0 if there is no such map.
@@ -33,21 +35,21 @@ def native_side(shape: Sequence[int], num_heads: int, reduction: int) -> int:
     return side if fits else 0
 
 
-class PositionBias(nn.Module):
-    """Learnt bias of attention's logits for each query, key and head of a stage, B in equation 3.
+class PositionBias(AdaptiveLoading):
+    """Learnt bias of the attention logits, one per head, query and key: B in equation 3.
 
-    At its native size it is used as it is. For other maps it is resized: ``'spatial'`` bicubically
-    over the grid of the queries and over that of the keys; ``'matrix'`` as the paper's formula
-    B' = Bicubic(B) reads, over the matrix of queries by keys, in which neighbouring entries are not
-    always neighbours in the image.
+    The table holds the bias for a square map, its native size, where it is used as it is. For any
+    other map it is resized: ``'spatial'`` interpolates bicubically over the grid of the queries,
+    then over that of the keys. ``'matrix'`` takes the paper's B' = Bicubic(B) literally and
+    interpolates the matrix of queries by keys, in which neighbouring entries are not always
+    neighbours in the image.
 
-    A checkpoint whose table has another native size is resized when it is loaded, and says so in
-    the log; loading a table that belongs to no square map raises RuntimeError.
+    A checkpoint whose table has another native size is resized when it is loaded, which is logged.
 
     Args:
         num_heads: Attention heads.
         side: Side of the native map in pixels, a multiple of ``reduction``.
-        reduction: Side of the square of pixels to a key.
+        reduction: A key stands for ``reduction`` x ``reduction`` pixels.
         resize: One of ``BIAS_RESIZES``.
     """
 
@@ -57,16 +59,16 @@ class PositionBias(nn.Module):
         self.reduction = reduction
         self.resize = resize
         self.table = nn.Parameter(torch.randn(num_heads, side**2, (side // reduction) ** 2))
-        # The last bias of inference on a CPU, with the size and the table it was made for.
+        # Of the last inference on a CPU: the size, the table, and their bias.
         self._cached: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def forward(self, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Return the bias for a map, whole or in factors, whichever is faster to use.
+        """Return the bias for a map, either as one tensor or as two factors of it.
 
-        Whole where it costs little: at the native size, and in inference on a CPU, where it is kept
-        for the next image. In factors, see :func:`mmcontnet.ops.low_rank_biased_attention`, where a
-        whole bias would have to be kept for backward (458 MiB for CMT-S at 800 x 1280), and on
-        CUDA, where the fused kernels would otherwise make a gradient of the bias for every image.
+        One tensor where that is the faster: at the native size and in inference, where the bias is
+        kept for the next image. Two factors (see :func:`mmcontnet.ops.low_rank_biased_attention`)
+        in training, where backward would need the tensor (458 MiB for CMT-S at 800 x 1280), and
+        always on CUDA, where the fused kernels would otherwise compute its gradient per image.
 
         Args:
             size: (H, W) of the map in pixels.
@@ -75,53 +77,43 @@ class PositionBias(nn.Module):
             The bias (heads, N, M) and None, or its factors (heads, N, R) and (M, R).
         """
         table = self.table
-        native = (self.side, self.side)
-        if size == native and not table.is_cuda:
+        if size == (self.side, self.side) and not table.is_cuda:
             return table, None
-        if table.is_meta:  # for counts, where interpolation is free: nobody counts an FPN's either
-            return table.new_empty(len(table), math.prod(size), self._keys(size)), None
         if table.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
             self._cached = None
-            return self._factors(table, native, size)
-        if self._cached is not None:
-            cached_size, cached_table, bias = self._cached
-            # By value, since weights are also changed in ways that leave no trace (`p.data`).
-            same = (cached_table.dtype, cached_table.device) == (table.dtype, table.device)
-            if cached_size == size and same and torch.equal(cached_table, table):
-                return bias, None
-        with torch.autocast(table.device.type, enabled=False):  # or its rounding would be cached
-            rows, columns = self._factors(table, native, size)
+            return self._factors(table, size)
+        cached = self._cached
+        if cached is not None and cached[0] == size and _equal(cached[1], table):
+            return cached[2], None
+        # Another thread may change the table: what is kept must be the bias of one copy of it.
+        copy = table.detach().clone()
+        with torch.autocast('cpu', enabled=False):  # autocast's rounding would be kept, too
+            rows, columns = self._factors(copy, size)
             bias = rows @ columns.mT
-        self._cached = size, table.detach().clone(), bias
+        if table.device.type == 'cpu':
+            self._cached = size, copy, bias
         return bias, None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles are without the cache, which is larger than the network."""
+        """Leave the cached bias out of copies and pickles; it is larger than the network."""
         return {**self.__dict__, '_cached': None}
 
-    def _factors(
-        self, table: Tensor, native: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        if size == native:
+    def _factors(self, table: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Resize a table of any native size; returns rows (heads, N, R) and columns (M, R)."""
+        side = math.isqrt(table.shape[1])
+        if size == (side, side):
             # Exactly: bicubic weights would be rounded.
             return table, torch.eye(table.shape[2], dtype=table.dtype, device=table.device)
         if self.resize == 'spatial':
-            return resize_spatial(table, native, self.reduction, size)
-        return resize_matrix(table, (math.prod(size), self._keys(size)))
-
-    def _keys(self, size: tuple[int, int]) -> int:
-        return math.prod(math.ceil(n / self.reduction) for n in size)
+            return resize_spatial(table, (side, side), self.reduction, size)
+        keys = math.prod(math.ceil(n / self.reduction) for n in size)
+        return resize_matrix(table, (math.prod(size), keys))
 
     def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Resize a table of another native size.
+        """Resize a table of another native size, see :class:`AdaptiveLoading`.
 
-        Args:
-            weights: Of a checkpoint, by their names.
-            prefix: Of this module's names there, with the dot.
-
-        Returns:
-            What to load instead of weights of the same names: the resized table, or nothing if the
-            table fits as it is or belongs to no square map.
+        Raises:
+            WeightMismatchError: For a table that belongs to no square map.
         """
         key = f'{prefix}table'
         table = weights.get(key)
@@ -129,39 +121,21 @@ class PositionBias(nn.Module):
             return {}
         side = native_side(table.shape, len(self.table), self.reduction)
         if not side:
-            return {}
-        rows, columns = self._factors(table, (side, side), (self.side, self.side))
+            # Raised at once: mmengine would only warn, and leave the bias random.
+            raise WeightMismatchError(
+                f'size mismatch for {key}: {tuple(table.shape)} is the table of no square map with '
+                f'{len(self.table)} heads and {self.reduction} x {self.reduction} pixels to a key; '
+                f'here it is {tuple(self.table.shape)}'
+            )
+        rows, columns = self._factors(table, (self.side, self.side))
         print_log(
             f'{key} resized from a map of {side} x {side} to {self.side} x {self.side}',
             logger='current',
         )
         return {key: rows @ columns.mT}
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
-        table = state_dict.get(f'{prefix}table')
-        if table is not None and table.shape != self.table.shape:
-            # At once: mmengine would only warn, and leave the bias random.
-            raise RuntimeError(
-                f'size mismatch for {prefix}table: {tuple(table.shape)} is the table of no square '
-                f'map with {len(self.table)} heads and {self.reduction} x {self.reduction} '
-                f'pixels to a key; here it is {tuple(self.table.shape)}'
-            )
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+
+def _equal(kept: Tensor, table: Tensor) -> bool:
+    # By value: weights are also changed in ways that leave no trace, such as `p.data`.
+    same_kind = (kept.dtype, kept.device) == (table.dtype, table.device)
+    return same_kind and torch.equal(kept, table)

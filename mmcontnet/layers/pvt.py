@@ -127,6 +127,7 @@ class PositionedPatchEmbedding(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int, side: int) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.conv = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=_EPS)
         self.position = nn.Parameter(torch.zeros(1, embed_dims, side, side))
@@ -134,7 +135,7 @@ class PositionedPatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, C, ceil(H / patch_size), ceil(W / patch_size))."""
-        x = self.conv(pad_to_multiple(x, self.conv.stride[0]))
+        x = self.conv(pad_to_multiple(x, self.patch_size))
         position: Tensor = self.position
         if position.shape[2:] != x.shape[2:]:
             position = F.interpolate(position, x.shape[2:], mode='bilinear')

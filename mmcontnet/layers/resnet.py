@@ -46,8 +46,8 @@ class Bottleneck(nn.Module):
         out_channels: Channels of the output.
         layer: With its norm and activation.
         before: Applied to the layer's input.
-        after: Applied to its output.
-        stride: Of the block; the layer, or what is before or after it, has it too.
+        after: Applied to the layer's output.
+        stride: Stride of the block. One of ``before``, ``layer`` and ``after`` must have it.
         pool_shortcut: Average pixels in the shortcut instead of skipping them (ResNet-D).
         drop_path_rate: Stochastic depth.
     """

@@ -100,11 +100,3 @@ def test_convolutions_start_as_shifts_and_linear_layers_small() -> None:
             # 0.02 is their standard deviation.
             assert 0.02 < module.weight.abs().max() < 0.12
             assert (module.bias == 0).all()
-
-
-def test_all_blocks_add_up_their_paths_as_combine_says() -> None:
-    backbone = PVTACmix(families.PVT_ACMIX, combine='attention_rate')
-    combines = [module.combine for module in backbone.modules() if isinstance(module, PathSum)]
-    assert combines == ['attention_rate'] * 5
-    with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'none'"):
-        PVTACmix(families.PVT_ACMIX, combine='none')

@@ -41,9 +41,7 @@ def test_window_heads_and_combination_are_those_asked_for() -> None:
     [
         (dict(kernel_att=4), 'kernel_att must be a positive odd number, got 4'),
         (dict(kernel_att=3.0), 'kernel_att must be a positive odd number, got 3.0'),
-        (dict(combine='mean'), "combine must be one of 'rates', .* got 'mean'"),
         (dict(num_heads=5), 'num_heads must divide the 8 channels, got 5'),
-        (dict(arch='34'), r"ResNetACmix has no arch '34'; choose from \['26', '38', '50'\]"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:

@@ -7,8 +7,6 @@ from torch import nn
 from mmcontnet.backbones import SANACmix
 from mmcontnet.layers import ConvolutionPath, PathSum, SANBlock
 
-from .. import families
-
 
 @pytest.mark.parametrize(
     ('arch', 'host', 'paper'),
@@ -38,21 +36,3 @@ def test_windows_are_3x3_at_stride_2_and_7x7_from_stride_4_on() -> None:
         for part in (backbone.stem, *backbone.stages)
     ]
     assert sizes == [[3, 3], [7], [7, 7], [7] * 4, [7]]
-
-
-def test_the_blocks_of_the_stem_are_recomputed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = SANACmix(families.SAN_ACMIX, with_cp=True)
-    run, ran = backbone.run_block, []
-    monkeypatch.setattr(backbone, 'run_block', lambda block, x: ran.append(block) or run(block, x))
-    backbone(torch.randn(2, 3, 32, 32))
-    blocks = [module for module in backbone.modules() if isinstance(module, SANBlock)]
-    assert [block for block in ran if isinstance(block, SANBlock)] == blocks
-    assert len(blocks) == 6
-
-
-def test_all_blocks_add_up_their_paths_as_combine_says() -> None:
-    backbone = SANACmix(families.SAN_ACMIX, combine='complement')
-    combines = [module.combine for module in backbone.modules() if isinstance(module, PathSum)]
-    assert combines == ['complement'] * 6
-    with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'none'"):
-        SANACmix(families.SAN_ACMIX, combine='none')

@@ -14,7 +14,7 @@ from mmcontnet.backbones import CMT, ConTNet, SwinACmix
 from mmcontnet.backbones.base import HybridBackbone
 from mmcontnet.checkpoint import read_weights
 from mmcontnet.engine import check_data, check_load_from, check_model, load_config
-from mmcontnet.errors import UserError
+from mmcontnet.errors import UserError, WeightMismatchError
 
 from .. import families
 
@@ -128,7 +128,7 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
         with pytest.raises(UserError, match=message):
             check_model(cfg)
     # Nor do they start at random where nobody checks.
-    with pytest.raises(RuntimeError, match=r'size mismatch for stages\.1\.position_bias\.table'):
+    with pytest.raises(WeightMismatchError, match=r'for stages\.1\.position_bias\.table'):
         CMT(families.CMT, init_cfg=cfg.model.backbone.init_cfg).init_weights()
     for table in tables:
         del state[table]

@@ -6,10 +6,8 @@ import os
 import resource
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -18,14 +16,14 @@ from mmengine.model import BaseModel, MMDistributedDataParallel, convert_sync_ba
 from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontnet.backbones.base import HybridBackbone
+from mmcontnet.backbones.swin_acmix import OutputNorm
 
-from ..backbones.small import ALL
-from ..families import FAMILIES, Family
+from ..families import ALL, FAMILIES, Family, blocks
 
 IMAGES = 8  # in all processes together
 
@@ -184,19 +182,6 @@ class Learner(BaseModel):
         return dict(loss=sum((out * t).mean() for out, t in zip(outs, targets, strict=True)))
 
 
-def blocks(backbone: HybridBackbone, images: Tensor) -> list[nn.Module]:
-    """Find what is called as a module, and can be a unit of FSDP."""
-    found = []
-
-    def run_block(block: nn.Module, *args: Tensor | None) -> Tensor:
-        found.append(block)
-        return HybridBackbone.run_block(backbone, block, *args)
-
-    with torch.no_grad(), mock.patch.object(backbone, 'run_block', run_block):
-        backbone(images)
-    return found
-
-
 def train_sharded(family: Family, device: str, folder: Path) -> float:
     """Train by mmengine's FSDPStrategy; tell how far all weights are from those of one process."""
     processes = dist.get_world_size()
@@ -204,10 +189,11 @@ def train_sharded(family: Family, device: str, folder: Path) -> float:
     torch.manual_seed(0)
     one = family(norm_eval=True, out_indices=ALL).double().to(device).train()
     model = Learner(deepcopy(one).cpu())
-    units = set(blocks(model.backbone, images[:1].cpu()))
+    parts = [*model.backbone.stages, *blocks(model.backbone)]
     wrapper: dict[str, Any] = dict(
         type='MMFullyShardedDataParallel',
-        auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=lambda m: m in units),
+        # The call of a stage does not use the norm of its output.
+        auto_wrap_policy=ModuleWrapPolicy({type(part) for part in parts} | {OutputNorm}),
     )
     if device == 'cpu':
         wrapper['device_id'] = 'cpu'  # the strategy's own is a number, which stands for a GPU
@@ -232,7 +218,7 @@ def train_sharded(family: Family, device: str, folder: Path) -> float:
     )
     runner.train()
     parallel = runner.strategy.model
-    assert sum(isinstance(m, FullyShardedDataParallel) for m in parallel.modules()) > len(units)
+    assert sum(isinstance(m, FullyShardedDataParallel) for m in parallel.modules()) > len(parts)
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
     for _ in range(2):
         for i in range(0, IMAGES, 4):
@@ -255,34 +241,26 @@ def compare_sharded(device: str, folder: Path) -> dict[str, float]:
 
 
 def train_for_long(device: str, folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Train on images of 200 sizes, testing in between; count live tensors and resident MiB.
-
-    CMT, which alone keeps what it computed for a size, takes 2,000 iterations, the others 200.
-    """
+    """Train on images of 100 sizes, testing in between; count live tensors and resident MiB."""
     # oneDNN keeps the kernels of 1,024 shapes, which would take as many sizes to fill.
     os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'] = '64'
-    order = torch.randperm(32**2, generator=torch.Generator().manual_seed(0))[:200]
+    order = torch.randperm(32**2, generator=torch.Generator().manual_seed(0))[:100]
     # The largest comes first, so that what it needs is there.
     sizes = [(64, 64), *((33 + n // 32, 33 + n % 32) for n in order.tolist()[1:])]
     found = {}
     for i, family in enumerate(FAMILIES):
         backbone = family().to(device).train()
         optimizer = torch.optim.SGD(backbone.parameters(), lr=1e-3)
-        iterations = 2000 if family.type == 'CMT' else 200
         counts, memory = [], []
-        for iteration in range(iterations):
-            # A size is left for the next, so that new ones come until the end.
-            size = sizes[iteration * len(sizes) // iterations]
-            if iteration % 2:
-                backbone.eval()
-                with torch.no_grad():
-                    backbone(torch.randn(1, 3, *size, device=device))
-                backbone.train()
-            else:
-                optimizer.zero_grad()
-                backbone(torch.randn(2, 3, *size, device=device))[0].sum().backward()
-                optimizer.step()
-            if iteration % (iterations // 20) == iterations // 20 - 1:
+        for number, size in enumerate(sizes):
+            optimizer.zero_grad()
+            backbone(torch.randn(2, 3, *size, device=device))[0].sum().backward()
+            optimizer.step()
+            backbone.eval()
+            with torch.no_grad():
+                backbone(torch.randn(1, 3, *size, device=device))
+            backbone.train()
+            if number % 5 == 4:
                 gc.collect()
                 counts.append(sum(issubclass(type(o), Tensor) for o in gc.get_objects()))
                 pages = int(Path('/proc/self/statm').read_text().split()[1])

@@ -61,8 +61,7 @@ def test_no_size_of_images_leaves_anything_in_memory(tmp_path: Path) -> None:
         half = len(counts) // 2
         assert max(counts[half:]) <= max(counts[:half]), family
         # MiB. The allocator's pools grow for some hundred iterations, most in the first family.
-        limit = 4 if family.startswith('CMT') else 16
-        assert memory[-1] - memory[half] < limit, family
+        assert memory[-1] - memory[half] < 16, family
 
 
 def test_two_processes_test_every_image_once_where_one_has_fewer(

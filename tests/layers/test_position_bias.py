@@ -1,12 +1,17 @@
 import math
 import pickle
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from mmcontnet.errors import WeightMismatchError
 from mmcontnet.layers import PositionBias
 
 
@@ -40,7 +45,7 @@ def test_at_the_native_size_the_bias_is_used_as_it_is(resize: str, grad: bool) -
 def test_so_are_its_factors(side: int, resize: str) -> None:
     """CUDA gets these, whose native sizes are those of Ti to L; bicubic weights are inexact."""
     bias = PositionBias(1, side, 8, resize)
-    rows, columns = bias._factors(bias.table, (side, side), (side, side))
+    rows, columns = bias._factors(bias.table, (side, side))
     assert torch.equal(rows @ columns.mT, bias.table)
 
 
@@ -57,7 +62,7 @@ def test_a_smooth_function_of_two_places_is_still_sampled(
         bias = PositionBias(1, side, reduction, resize)
         with torch.no_grad():
             bias.table[0] = smooth((side, side), reduction)
-            rows, columns = bias._factors(bias.table, (side, side), size)
+            rows, columns = bias._factors(bias.table, size)
             # Not the whole bias, of up to 64 million entries: every seventh query.
             error = rows[0, ::7] @ columns.mT - expected[::7]
         errors[resize] = float(error.norm() / expected[::7].norm())
@@ -126,6 +131,73 @@ def test_inference_never_sees_a_stale_bias(change: str) -> None:
         assert torch.equal(whole(bias, (6, 5)), whole(fresh, (6, 5)))
 
 
+@torch.no_grad()
+def test_a_table_that_changes_while_its_bias_is_computed_leaves_nothing_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bias = PositionBias(2, 8, 4)
+    compute = bias._factors
+
+    def change_and_compute(table: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        factors = compute(table, size)
+        bias.table.data.add_(1)  # as another thread may, at any time
+        return factors
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bias, '_factors', change_and_compute)
+        bias((5, 6))
+    rows, columns = bias._factors(bias.table, (5, 6))
+    assert torch.equal(whole(bias, (5, 6)), rows @ columns.mT)
+
+
+def test_threads_with_several_sizes_share_a_table_that_another_changes() -> None:
+    bias = PositionBias(2, 8, 4)
+    tables = [torch.full_like(bias.table.data, float(value)) for value in range(50)]
+    sizes = [(5, 6), (6, 5), (9, 3), (16, 16)]
+    done = threading.Event()
+
+    @torch.no_grad()
+    def infer(thread: int) -> None:
+        while not done.is_set():
+            size = sizes[thread % len(sizes)]
+            made = whole(bias, size)
+            assert made.shape[1] == math.prod(size)
+            # A constant table has a constant bias; while it is written, it has two values.
+            assert 0 - 1e-3 <= made.min() and made.max() <= len(tables)
+
+    bias.table.data.zero_()
+    with ThreadPoolExecutor(8) as pool:
+        threads = [pool.submit(infer, i) for i in range(8)]
+        for table in tables:
+            bias.table.data.copy_(table)
+        done.set()
+        for thread in threads:
+            thread.result()
+    with torch.no_grad():
+        for size in sizes:
+            torch.testing.assert_close(
+                whole(bias, size), torch.full_like(whole(bias, size), len(tables) - 1.0)
+            )
+
+
+@torch.no_grad()
+def test_the_bias_of_one_size_is_kept_and_no_more() -> None:
+    bias = PositionBias(2, 8, 4)
+    made = [weakref.ref(whole(bias, (side, side))) for side in range(9, 19)]
+    assert [ref() is None for ref in made] == [True] * 9 + [False]
+
+
+@torch.no_grad()
+def test_the_meta_device_computes_what_a_cpu_does() -> None:
+    bias = PositionBias(2, 8, 4)
+    shapes = []
+    for device in ('cpu', 'meta'):
+        with FlopCounterMode(display=False) as counter:
+            made, factor = bias.to(device)((5, 6))
+        shapes.append((made.shape, factor, counter.get_total_flops()))
+    assert shapes[0] == shapes[1]
+
+
 @pytest.mark.parametrize('first', [True, False])
 def test_autocast_leaves_and_finds_the_bias_of_full_precision(first: bool) -> None:
     bias = PositionBias(2, 8, 4)
@@ -160,10 +232,14 @@ def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
     )
     source, loaded = PositionBias(2, native, 4), PositionBias(2, target, 4)
     state = source.state_dict()
+    (name,) = adapted = loaded.adapt_weights({f'a.{key}': state[key] for key in state}, 'a.')
     loaded.load_state_dict(state)
+    assert name == 'a.table' and torch.equal(adapted[name], loaded.table)
     torch.testing.assert_close(loaded.table, whole(source, (target, target)))
     assert state['table'].shape == source.table.shape
-    assert logged == [f'table resized from a map of {native} x {native} to {target} x {target}']
+    message = f'table resized from a map of {native} x {native} to {target} x {target}'
+    assert logged == [f'a.{message}', message]
+    assert loaded.adapt_weights(loaded.state_dict(), '') == loaded.adapt_weights({}, '') == {}
 
 
 @pytest.mark.parametrize('strict', [True, False])
@@ -171,5 +247,5 @@ def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
 def test_a_table_that_no_map_has_is_refused(shape: tuple[int, ...], strict: bool) -> None:
     bias = PositionBias(2, 8, 4)
     message = r'size mismatch for table: .* of no square map with 2 heads and 4 x 4 pixels'
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(WeightMismatchError, match=message):
         bias.load_state_dict({'table': torch.zeros(shape)}, strict=strict)

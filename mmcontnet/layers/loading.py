@@ -1,0 +1,34 @@
+"""Layers that adapt the weights of a checkpoint to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class AdaptiveLoading(nn.Module):
+    """Mixin of a layer whose checkpoints may be of another shape, or lack it."""
+
+    def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Return what the layer loads in place of, or besides, the weights of a checkpoint.
+
+        ``load_state_dict`` asks for it. What compares a checkpoint with a network before it loads
+        it asks first.
+
+        Args:
+            weights: The checkpoint's tensors by name; not changed.
+            prefix: Of the layer's names among them, such as ``'stages.0.position_bias.'``.
+
+        Returns:
+            New tensors by name; empty where the weights fit as they are.
+
+        Raises:
+            WeightMismatchError: For a tensor that cannot be adapted.
+        """
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
