@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, gelu_after
+from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, apply_gelu
 from ..ops import pad_to_multiple
 from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
@@ -80,7 +80,7 @@ class CMTStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(gelu_after(conv, x))
+            x = norm(apply_gelu(conv, x))
         return x
 
 

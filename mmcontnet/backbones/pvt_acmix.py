@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..layers import COMBINATIONS, Linear, PositionedPatchEmbedding, PVTBlock
+from ..layers import COMBINATIONS, PositionedPatchEmbedding, PVTBlock
 from .base import HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
 _STRIDES = (4, 8, 16, 32)
@@ -111,11 +111,13 @@ class PVTACmix(HybridBackbone):
             # The first embedding is the stem.
             stages.append(nn.Sequential(*embeddings[i:] if i else (), *blocks))
         self.assemble(embeddings[0], stages, embed_dims, _STRIDES)
-        self.apply(_init_parameters)
+        for name, module in self.named_modules():
+            if not name.endswith('.mix'):
+                _init_parameters(module)
 
 
 def _init_parameters(module: nn.Module) -> None:
     """Truncated normal of attention's and the FFN's linear layers, as in PVT; norms are 1 and 0."""
-    if isinstance(module, Linear):
+    if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import COMBINATIONS, Linear, SwinACmixBlock, shift_mask
+from ..layers import COMBINATIONS, SwinACmixBlock, shift_mask
 from ..ops import pad_to_multiple
 from .base import NUM_STAGES, HybridBackbone, check_choice, drop_path_rates, resolve_arch
 
@@ -56,7 +56,7 @@ class PatchMerging(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = Linear(4 * in_channels, out_channels, bias=False)
+        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
@@ -178,7 +178,9 @@ class SwinACmix(HybridBackbone):
         self.assemble(
             PatchEmbedding(in_channels, embed_dims[0]), stages, embed_dims, (4, 8, 16, 32)
         )
-        self.apply(_init_parameters)
+        for name, module in self.named_modules():
+            if not name.endswith('.mix'):
+                _init_parameters(module)
 
     def forward_stage(self, stage: Any, x: Tensor) -> Tensor:
         """Run a stage, (B, C, H, W) -> (B, C', H', W')."""
@@ -196,7 +198,7 @@ class SwinACmix(HybridBackbone):
 
 def _init_parameters(module: nn.Module) -> None:
     """Truncated normal for the linear layers over tokens, as in Swin; all else as it is."""
-    if isinstance(module, Linear):
+    if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

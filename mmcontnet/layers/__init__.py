@@ -3,8 +3,7 @@
 from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
-from .gelu import gelu_after
-from .linear import Linear
+from .gelu import apply_gelu
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 from .position_bias import BIAS_RESIZES, PositionBias
@@ -24,7 +23,6 @@ __all__ = [
     'CoTLayer',
     'ConvolutionPath',
     'LightweightAttention',
-    'Linear',
     'PVTBlock',
     'PatchEncoder',
     'PatchwiseACmix',
@@ -40,6 +38,6 @@ __all__ = [
     'SplitAttention',
     'SwinACmixBlock',
     'WindowACmix',
-    'gelu_after',
+    'apply_gelu',
     'shift_mask',
 ]

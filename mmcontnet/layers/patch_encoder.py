@@ -7,8 +7,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ..ops import attention, pad_to_multiple, partition_patches
-from .gelu import gelu_after
-from .linear import Linear
+from .gelu import apply_gelu
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
 _ENCODINGS = {'1d': SequencePositionEncoding, '2d': AxialPositionEncoding}
@@ -72,11 +71,11 @@ class PatchEncoder(nn.Module):
             self.position = _ENCODINGS[pos_encoding](embed_dims, map_size or patch_size)
         elif pos_encoding == 'relative':
             self.position_bias = RelativePositionBias(num_heads, patch_size, self.order)
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.fc1 = Linear(embed_dims, feedforward_channels)
-        self.fc2 = Linear(feedforward_channels, embed_dims)
+        self.fc1 = nn.Linear(embed_dims, feedforward_channels)
+        self.fc2 = nn.Linear(feedforward_channels, embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.drop = nn.Dropout(drop_rate)
         self.drop_path = DropPath(drop_path_rate)
@@ -119,4 +118,4 @@ class PatchEncoder(nn.Module):
         return self.drop(self.proj(out))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(gelu_after(self.fc1, tokens))))
+        return self.drop(self.fc2(self.drop(apply_gelu(self.fc1, tokens))))
