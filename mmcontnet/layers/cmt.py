@@ -139,10 +139,10 @@ def _is_plain(conv: nn.Module, side: int) -> bool:
 
 
 def _norm_conv(
-    x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor, *, gelu: bool = False
+    x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
 ) -> Tensor:
     """Call :func:`mmcontnet.ops.norm_conv` with a norm's tensors, and count the batch."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert bias is not None and norm.running_mean is not None and norm.running_var is not None
     momentum = norm.momentum or 0.0
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

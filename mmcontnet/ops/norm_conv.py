@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ def norm_conv(
     tensors = (x, norm_weight, norm_bias, running_mean, running_var, weight, bias)
     if not torch.is_grad_enabled():
         # GELU may be part of the convolution where nothing is kept for its gradient.
-        return _forward(*tensors, training, momentum, eps, conv_gelu if gelu else F.conv2d)[0]
+        conv = conv_gelu if gelu else F.conv2d
+        return _forward(*tensors, training, momentum, eps, conv=conv)[0]
     out = _NormConv.apply(*tensors, training, momentum, eps)
     return F.gelu(out) if gelu else out
 
@@ -71,7 +73,8 @@ def _forward(
     training: bool,
     momentum: float,
     eps: float,
-    conv: Any,
+    *,
+    conv: Callable[..., Tensor] = F.conv2d,
 ) -> tuple[Tensor, ...]:
     """Return the result, and what BatchNorm subtracts, divides by, multiplies by and adds, (C,)."""
     with torch.autocast(x.device.type, enabled=False):
@@ -97,7 +100,7 @@ class _NormConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, weight, ctx.training = inputs[0], inputs[5], inputs[7]
-        out, *factors = _forward(*inputs, F.conv2d)
+        out, *factors = _forward(*inputs)
         ctx.save_for_backward(x, weight, *factors)
         return out
 
