@@ -21,18 +21,8 @@ def apply_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """
     if can_inline(layer, nn.Linear):
         return linear_gelu(x, layer.weight, layer.bias)
-    if (
-        can_inline(layer, nn.Conv2d)
-        and layer.padding_mode == 'zeros'
-        and not isinstance(layer.padding, str)
-    ):
-        return conv_gelu(
-            x,
-            layer.weight,
-            layer.bias,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-        )
+    if can_inline(layer, nn.Conv2d) and layer.padding_mode == 'zeros':
+        stride, padding, dilation = layer.stride, layer.padding, layer.dilation
+        if not isinstance(padding, str):
+            return conv_gelu(x, layer.weight, layer.bias, stride, padding, dilation, layer.groups)
     return F.gelu(layer(x))

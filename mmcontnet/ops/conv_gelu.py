@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from .reference import runs_eagerly
 
@@ -20,13 +19,12 @@ def conv_gelu(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    *,
     stride: _Pair = (1, 1),
     padding: _Pair = (0, 0),
     dilation: _Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Compute gelu(conv2d(x)), in fp32 inference on a CPU in one pass.
+    """Compute gelu(conv2d(...)), in fp32 inference on a CPU in one pass.
 
     oneDNN applies GELU to what its convolution has just computed, which saves a pass over the map:
     CMT-S's forward takes 15 % less time.
@@ -50,8 +48,7 @@ def conv_gelu(
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute gelu(linear(x)), in one pass where :func:`conv_gelu` does.
 
-    It is then a 1x1 convolution. Its input is a channels-last map, which tokens are as they lie in
-    memory.
+    It is then a 1x1 convolution of a channels-last map, which tokens are as they lie in memory.
 
     Args:
         x: Tokens, (B, N, C) or (B, H, W, C).
@@ -70,7 +67,6 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    tensors = [x, weight] if bias is None else [x, weight, bias]
     return (
         x.device.type == 'cpu'
         and not torch.is_grad_enabled()
@@ -79,46 +75,32 @@ def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
-        # Not subclasses, such as the weights of a quantised layer or fake tensors, and not numbers
-        # with a tangent, for which the op has no rule.
+        # Not for subclasses, such as fake tensors or quantised weights, nor for tensors with a
+        # tangent, for which the op has no rule.
         and all(
             t.dtype == torch.float32
             and type(t) in (Tensor, nn.Parameter)
             and forward_ad.unpack_dual(t).tangent is None
-            for t in tensors
+            for t in (x, weight, bias)
+            if t is not None
         )
     )
 
 
-def _two_steps(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: _Pair,
-    padding: _Pair,
-    dilation: _Pair,
-    groups: int,
-) -> Tensor:
-    return F.gelu(F.conv2d(x, weight, bias, stride, padding, dilation, groups))
+def _two_steps(*args: Any) -> Tensor:
+    return F.gelu(F.conv2d(*args))
 
 
 def _one_pass(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: _Pair,
-    padding: _Pair,
-    dilation: _Pair,
-    groups: int,
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, *args: Any
 ) -> Tensor:
-    # The op that torch.compile's CPU backend uses. PyTorch has no public function for it.
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, stride, dilation, groups, 'gelu', [], 'none'
-    )
+    # The op of torch.compile's CPU backend. PyTorch has no public function for it.
+    pointwise = torch.ops.mkldnn._convolution_pointwise
+    return pointwise(x, weight, bias, padding, stride, *args, 'gelu', [], 'none')
 
 
-# An op of its own, so that fake tensors, counters and profilers know what it is. Defined this way
-# its call takes a few microseconds; `torch.library.custom_op` takes several times as long.
+# An op of its own, so that fake tensors, counters and profilers know what it is. Defined this way,
+# a call costs a few microseconds; `torch.library.custom_op` costs several times as much.
 _library = torch.library.Library('mmcontnet', 'FRAGMENT')
 _library.define(
     'conv_gelu(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, '
@@ -129,8 +111,5 @@ torch.library.register_fake('mmcontnet::conv_gelu', _two_steps, lib=_library)
 
 
 @register_flop_formula(torch.ops.mmcontnet.conv_gelu)
-def _flops(
-    x_shape: torch.Size, weight_shape: torch.Size, *args: Any, out_shape: torch.Size, **kwargs: Any
-) -> int:
-    # PyTorch counts two for a multiply-add.
-    return 2 * math.prod(out_shape) * math.prod(weight_shape[1:])
+def _flops(x_shape: Any, weight_shape: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    return conv_flop_count(x_shape, weight_shape, out_shape)

@@ -233,27 +233,6 @@ def test_multiply_adds_are_counted_on_shapes_alone(module: nn.Module, pixels: in
     assert cost.multiply_adds == 2 * 12 * pixels * 9
 
 
-def chosen_way(device: str, dtype: torch.dtype = torch.float32) -> str:
-    ways: list[str] = []
-    with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE, '_op', lambda *args: ways.append(args[-1]))
-        value = torch.empty(1, 12, 5, 7, device=device, dtype=dtype)
-        local_aggregation(value, value[:, :9])
-    return ways[0]
-
-
-def test_gpus_get_the_kernels_if_triton_is_there_and_takes_the_dtype(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(MODULE, '_TRITON', True)
-    assert chosen_way('cpu') == 'eager'
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        assert chosen_way('cuda', dtype) == 'triton'
-    assert chosen_way('cuda', torch.float64) == 'eager'
-    monkeypatch.setattr(MODULE, '_TRITON', False)
-    assert chosen_way('cuda') == 'eager'
-
-
 def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
     ops = torch.ops.mmcontnet
     with FakeTensorMode():
