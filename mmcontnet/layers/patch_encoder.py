@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, pad_to_multiple, partition_patches
+from ..ops import attention, pad_to_multiple, window_partition
 from .gelu import apply_gelu
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
@@ -28,7 +28,7 @@ class PatchEncoder(nn.Module):
         patch_size: Side of a patch in pixels of the map.
         tile: Side of the patches into which the map was cut, a multiple of ``patch_size``; None is
             ``patch_size`` itself.
-        order: Side of their sub-patches, see :func:`mmcontnet.ops.partition_patches`.
+        order: Side of their sub-patches, see :func:`mmcontnet.ops.window_partition`.
         pos_encoding: One of ``POS_ENCODINGS`` (table 8).
         map_size: None gives every patch the same encoding. Otherwise the encoding is of a whole
             map of this side in pixels, and is resized (bicubic) to the map that comes.
@@ -84,7 +84,7 @@ class PatchEncoder(nn.Module):
         """Encode patches.
 
         Args:
-            tokens: (B, tiles * tile ** 2, C), in the order of ``partition_patches``.
+            tokens: (B, tiles * tile ** 2, C), in the order of ``window_partition``.
             size: (H, W) of the map in pixels, before it was padded to a multiple of ``tile``.
 
         Returns:
@@ -102,10 +102,10 @@ class PatchEncoder(nn.Module):
     def _arrange(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """Put an encoding (1, C, side, side) into the order of a patch's or a map's tokens."""
         if self.map_size is None:
-            return partition_patches(grid, self.patch_size, self.order)
+            return window_partition(grid, self.patch_size, self.order)
         if size != (self.map_size, self.map_size):
             grid = F.interpolate(grid, size, mode='bicubic', align_corners=False)
-        return partition_patches(pad_to_multiple(grid, self.tile), self.tile, self.order)
+        return window_partition(pad_to_multiple(grid, self.tile), self.tile, self.order)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         b, n, c = tokens.shape

@@ -6,7 +6,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, pad_to_multiple, partition_patches
+from ..ops import attention, pad_to_multiple, window_partition
 from .acmix import ConvolutionPath, PathSum
 from .gelu import apply_gelu
 from .position import RelativePositionBias
@@ -62,7 +62,7 @@ class WindowACmix(nn.Module):
         side = self.window_size
         windows = (b, h // side, w // side, side, side)
         # In windows from here on: queries, keys and values are then views of what `qkv` makes.
-        tokens = partition_patches(x.permute(0, 3, 1, 2), side)
+        tokens = window_partition(x.permute(0, 3, 1, 2), side)
         heads = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))
         bias = self.position_bias()
         if mask is not None:
@@ -105,7 +105,7 @@ def shift_mask(x: Tensor, window_size: int) -> Tensor | None:
         # The last window of a row or column has parts from both ends.
         labels.append(torch.arange(padded, device=x.device) >= padded - shift)
     regions = 2 * labels[0][:, None] + labels[1].int()
-    tokens = partition_patches(regions[None, None], window_size).view(-1, window_size**2)
+    tokens = window_partition(regions[None, None], window_size).view(-1, window_size**2)
     differ = tokens[:, :, None] != tokens[:, None]
     return torch.zeros_like(differ, dtype=x.dtype).masked_fill(differ, _MASKED)
 

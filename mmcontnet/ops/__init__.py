@@ -4,12 +4,12 @@ from .attention import attention, low_rank_biased_attention
 from .conv_gelu import conv_gelu, linear_gelu
 from .local_aggregation import local_aggregation
 from .norm_conv import norm_conv
-from .patches import merge_patches, pad_to_multiple, partition_patches
 from .position_bias import resize_matrix, resize_spatial
 from .reference import force_reference, reference_forced, runs_eagerly
 from .reflect_pad import reflect_pad
 from .sliding_attention import sliding_attention
 from .subsample import subsample
+from .windows import pad_to_multiple, window_partition, window_reverse
 
 __all__ = [
     'attention',
@@ -18,10 +18,8 @@ __all__ = [
     'linear_gelu',
     'local_aggregation',
     'low_rank_biased_attention',
-    'merge_patches',
     'norm_conv',
     'pad_to_multiple',
-    'partition_patches',
     'reference_forced',
     'reflect_pad',
     'resize_matrix',
@@ -29,4 +27,6 @@ __all__ = [
     'runs_eagerly',
     'sliding_attention',
     'subsample',
+    'window_partition',
+    'window_reverse',
 ]

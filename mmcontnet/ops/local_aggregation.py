@@ -1,11 +1,11 @@
 """Local aggregation: a convolution with kernels of their own for every pixel (CoTNet, section 3.2).
 
-Three ways to compute it, all of which sum in fp32 (fp64 for fp64) whatever the inputs are:
+Three implementations, all of which sum in fp32 (fp64 for fp64 inputs):
 
-- ``'reference'``: plain differentiable ops, for exporters. Not for ``torch.compile``: what it makes
-  of them is faster on CPUs where groups are many, and much slower where they are few.
-- ``'eager'``: with a backward of its own that keeps the inputs only. For CPUs, for fp64, and for
-  GPUs without Triton.
+- ``'reference'``: plain differentiable ops, for exporters. ``torch.compile`` does not use it: on a
+  CPU the compiled ops are faster with many groups, but much slower with few.
+- ``'eager'``: has its own backward, which keeps the inputs only. For CPUs, fp64, and GPUs without
+  Triton.
 - ``'triton'``: one kernel forward and one backward, which read and write everything once. For GPUs.
 """
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-WAYS = ('reference', 'eager', 'triton')
+IMPLS = ('reference', 'eager', 'triton')
 
 _TRITON = find_spec('triton') is not None
 _TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -35,7 +35,7 @@ def local_aggregation(
     weight: Tensor,
     kernel_size: int = 3,
     *,
-    way: str | None = None,
+    impl: str | None = None,
 ) -> Tensor:
     """Sum each pixel's neighbourhood with weights of its own.
 
@@ -49,7 +49,7 @@ def local_aggregation(
             by group c mod G, whose weights are the channels from ``(c % G) * kernel_size**2`` on,
             one for each neighbour, row by row.
         kernel_size: Side of the neighbourhood, odd.
-        way: One of ``WAYS``; None decides by device and dtype.
+        impl: One of ``IMPLS``; None decides by device and dtype.
 
     Returns:
         (B, C, H, W), in the value's dtype and memory format.
@@ -75,16 +75,16 @@ def local_aggregation(
             f'{tuple(value.shape)}, smaller by {2 * margin} pixels if the value has a margin, '
             f'got {tuple(weight.shape)}'
         )
-    if way is None:
-        way = _choose_way(value, weight)
-    elif way not in WAYS:
-        raise ValueError(f'way must be one of {", ".join(map(repr, WAYS))}, got {way!r}')
-    if way == 'reference':
+    if impl is None:
+        impl = _choose_impl(value, weight)
+    elif impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(map(repr, IMPLS))}, got {impl!r}')
+    if impl == 'reference':
         return _reference(value, weight, kernel_size)
-    return _op(value, weight, kernel_size, way)
+    return _op(value, weight, kernel_size, impl)
 
 
-def _choose_way(value: Tensor, weight: Tensor) -> str:
+def _choose_impl(value: Tensor, weight: Tensor) -> str:
     # Before torch 2.7, exporting cannot be told from compiling.
     exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
     if exporting() or torch.jit.is_tracing():
@@ -190,10 +190,10 @@ def _is_faster_contiguous(value: Tensor, weight: Tensor, kernel_size: int) -> bo
 @torch.library.custom_op(
     'mmcontnet::local_aggregation',
     mutates_args=(),
-    schema='(Tensor value, Tensor weight, int kernel_size, str way) -> Tensor',
+    schema='(Tensor value, Tensor weight, int kernel_size, str impl) -> Tensor',
 )
-def _op(value: Tensor, weight: Tensor, kernel_size: int, way: str) -> Tensor:
-    if way == 'triton':
+def _op(value: Tensor, weight: Tensor, kernel_size: int, impl: str) -> Tensor:
+    if impl == 'triton':
         from .local_aggregation_triton import forward
 
         out = _empty_output(value, weight)
@@ -207,13 +207,13 @@ def _op(value: Tensor, weight: Tensor, kernel_size: int, way: str) -> Tensor:
 @torch.library.custom_op(
     'mmcontnet::local_aggregation_backward',
     mutates_args=(),
-    schema='(Tensor grad, Tensor value, Tensor weight, int kernel_size, str way)'
+    schema='(Tensor grad, Tensor value, Tensor weight, int kernel_size, str impl)'
     ' -> (Tensor, Tensor)',
 )
 def _op_backward(
-    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, way: str
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, impl: str
 ) -> tuple[Tensor, Tensor]:
-    if way == 'triton':
+    if impl == 'triton':
         from .local_aggregation_triton import backward
 
         return backward(grad, value, weight, kernel_size)

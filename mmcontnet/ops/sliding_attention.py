@@ -1,11 +1,12 @@
 """Attention of every pixel to the window around it (ACmix in ResNet, section 3.2, equations 9-12).
 
-Two ways to compute it:
+Two implementations:
 
-- ``'reference'``: every window is unfolded, kernel_size^2 times the memory of keys and values.
-- ``'tiles'``: neighbouring queries share the pixels that their windows cover, in a masked call of
-  the fused attention kernels. With windows of 7 x 7 pixels and tiles as large, keys and values take
-  3.4 times their memory instead of 49 times, for 3.4 times the multiply-adds.
+- ``'reference'``: unfolds every window, which takes kernel_size^2 times the memory of the keys and
+  values. Its MACs are the method's own.
+- ``'tiles'``: neighbouring queries share the pixels that their windows cover, in one masked call of
+  the fused attention kernels. With windows and tiles of 7 x 7 pixels, keys and values take 3.4
+  times their memory instead of 49 times, for 3.4 times the MACs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .attention import attention
 from .reference import reference_forced
 from .reflect_pad import reflect_index
 
-WAYS = ('reference', 'tiles')
+IMPLS = ('reference', 'tiles')
 
 _TILE = 7  # pixels of the map; the fastest of 4, 7, 8 and 14 on a CPU, with windows of 7
 
@@ -30,7 +31,7 @@ def sliding_attention(
     kernel_size: int = 7,
     *,
     stride: int = 1,
-    way: str | None = None,
+    impl: str | None = None,
 ) -> Tensor:
     """Attention over the window around each pixel, softmax(q k^T / sqrt(D)) v.
 
@@ -42,7 +43,7 @@ def sliding_attention(
         v: Values, (B, heads, D, H, W). Channels-last memory is fastest, for all three.
         kernel_size: Side of the window, odd.
         stride: Only the pixels at multiples of it have a query.
-        way: One of ``WAYS``; None is tiles, or the reference under :func:`force_reference`.
+        impl: One of ``IMPLS``; None is tiles, or the reference under :func:`force_reference`.
 
     Returns:
         (B, heads, D, ceil(H / stride), ceil(W / stride)).
@@ -60,11 +61,11 @@ def sliding_attention(
             'sliding_attention takes queries, keys and values of one shape (B, heads, D, H, W), '
             f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
-    if way is None:
-        way = 'reference' if reference_forced() else 'tiles'
-    elif way not in WAYS:
-        raise ValueError(f'way must be one of {", ".join(map(repr, WAYS))}, got {way!r}')
-    compute = _reference if way == 'reference' else _tiles
+    if impl is None:
+        impl = 'reference' if reference_forced() else 'tiles'
+    elif impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(map(repr, IMPLS))}, got {impl!r}')
+    compute = _reference if impl == 'reference' else _tiles
     return compute(q, k, v, kernel_size, stride)
 
 
@@ -99,7 +100,7 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int) -> Te
 
 
 class _Axis:
-    """One side of the map, cut into tiles of equal size.
+    """One axis of the map, cut into tiles of equal size.
 
     Attributes:
         outputs: Number of queries.

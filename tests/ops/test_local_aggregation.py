@@ -1,4 +1,4 @@
-"""Local aggregation: the reference against its formula, and every other way against the reference.
+"""Local aggregation: the reference against its formula, and every other implementation against it.
 
 As a program, with TRITON_INTERPRET=1, this checks the Triton kernels on a CPU.
 """
@@ -65,8 +65,8 @@ def make_inputs(
     return value, weight
 
 
-def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[Tensor, ...]:
-    out = local_aggregation(*inputs, case[2], way=way)
+def values_and_gradients(impl: str | None, case: Case, *inputs: Tensor) -> tuple[Tensor, ...]:
+    out = local_aggregation(*inputs, case[2], impl=impl)
     # Expanded, as the gradient of a mean is, and exact in every dtype.
     seed = ((torch.arange(out.shape[1], device=out.device) % 16 - 8) / 8).to(out.dtype)
     grads = torch.autograd.grad(out, inputs, seed[:, None, None].expand_as(out))
@@ -78,8 +78,8 @@ def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[
     return out, *grads
 
 
-def check_against_the_reference(way: str | None, case: Case, *inputs: Tensor) -> None:
-    actual = values_and_gradients(way, case, *inputs)
+def check_against_the_reference(impl: str | None, case: Case, *inputs: Tensor) -> None:
+    actual = values_and_gradients(impl, case, *inputs)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     expected = values_and_gradients('reference', case, *exact)
     for a, e in zip(actual, expected, strict=True):
@@ -106,7 +106,7 @@ def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
                                 expected[:, channel, y, x] += (
                                     tap[:, y, x] * value[:, channel, near_y, near_x]
                                 )
-    actual = local_aggregation(value, weight, kernel_size, way='reference')
+    actual = local_aggregation(value, weight, kernel_size, impl='reference')
     torch.testing.assert_close(actual, expected)
 
 
@@ -116,10 +116,10 @@ def test_a_margin_is_what_pixels_at_the_border_have_beyond_it(case: Case) -> Non
     margin = (value.shape[2] - weight.shape[2]) // 2
     # The same sums for every pixel of the larger map, of which the margin's are left out.
     larger = nn.functional.pad(weight, [margin] * 4)
-    expected = local_aggregation(value, larger, case[2], way='reference')
+    expected = local_aggregation(value, larger, case[2], impl='reference')
     h, w = weight.shape[2:]
     expected = expected[..., margin : margin + h, margin : margin + w]
-    actual = local_aggregation(value, weight, case[2], way='reference')
+    actual = local_aggregation(value, weight, case[2], impl='reference')
     torch.testing.assert_close(actual, expected)
 
 
@@ -134,25 +134,25 @@ def test_the_eager_way_equals_the_reference_in_every_layout(
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_sums_are_in_fp32_whatever_the_dtype(way: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_sums_are_in_fp32_whatever_the_dtype(impl: str, dtype: torch.dtype) -> None:
     for case in CASES:
-        check_against_the_reference(way, case, *make_inputs(case, 'channels_last', dtype=dtype))
+        check_against_the_reference(impl, case, *make_inputs(case, 'channels_last', dtype=dtype))
 
 
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_value_and_weight_may_differ_in_dtype_as_under_autocast(way: str) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_value_and_weight_may_differ_in_dtype_as_under_autocast(impl: str) -> None:
     value, weight = make_inputs(CASES[0], dtype=torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
-        check_against_the_reference(way, CASES[0], value, weight.bfloat16())
-        check_against_the_reference(way, CASES[0], value.bfloat16(), weight)
+        check_against_the_reference(impl, CASES[0], value, weight.bfloat16())
+        check_against_the_reference(impl, CASES[0], value.bfloat16(), weight)
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 def test_gradients_equal_finite_differences(layout: str) -> None:
     for case in CASES[:1] + CASES[3:7]:
         inputs = make_inputs(case, layout)
-        settings = dict(kernel_size=case[2], way='eager')
+        settings = dict(kernel_size=case[2], impl='eager')
         assert torch.autograd.gradcheck(
             lambda v, w, settings=settings: local_aggregation(v, w, **settings),
             inputs,
@@ -193,7 +193,7 @@ class Aggregation(nn.Module):
         return local_aggregation(value, value[:, :9])
 
 
-@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and mmdeploy's way
+@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, but mmdeploy uses it
 def test_exported_programs_hold_plain_ops_only() -> None:
     value = torch.randn(1, 12, 5, 7)
     expected = Aggregation()(value)
@@ -205,17 +205,17 @@ def test_exported_programs_hold_plain_ops_only() -> None:
     torch.testing.assert_close(traced(value), expected)
 
 
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_compiled_values_and_gradients_equal_the_reference(way: str) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_compiled_values_and_gradients_equal_the_reference(impl: str) -> None:
     case = CASES[0]
 
     @torch.compile(backend='aot_eager', fullgraph=True)
     def aggregate(value: Tensor, weight: Tensor) -> Tensor:
-        return local_aggregation(value, weight, case[2], way=way).sin()
+        return local_aggregation(value, weight, case[2], impl=impl).sin()
 
     inputs = make_inputs(case, 'channels_last')
     out = aggregate(*inputs)
-    expected = local_aggregation(*inputs, case[2], way='reference').sin()
+    expected = local_aggregation(*inputs, case[2], impl='reference').sin()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(
         torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
@@ -238,7 +238,7 @@ def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
     with FakeTensorMode():
         value = torch.empty(2, 12, 5, 7, device='cuda').to(memory_format=torch.channels_last)
         weight = torch.empty(2, 27, 5, 7, device='cuda', dtype=torch.bfloat16)
-        out = local_aggregation(value, weight, way='triton')
+        out = local_aggregation(value, weight, impl='triton')
         # Where there is no GPU, autograd refuses even fake tensors on one.
         grads = ops.local_aggregation_backward(out, value, weight, 3, 'triton')
     for tensor, like in zip((out, *grads), (value, value, weight), strict=True):
@@ -258,7 +258,7 @@ def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
         ((1, 8, 4, 4), (1, 36, 4, 5), {}, r'got \(1, 36, 4, 5\)'),
         ((1, 8, 6, 6), (1, 36, 4, 6), {}, r'smaller by 2 pixels if .* margin, got \(1, 36, 4, 6\)'),
         ((2, 8, 4, 4), (1, 36, 4, 4), {}, r'\(2, G \* 9, 4, 4\)'),
-        ((1, 8, 4, 4), (1, 36, 4, 4), dict(way='cuda'), "'reference', 'eager', 'triton'"),
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(impl='cuda'), "'reference', 'eager', 'triton'"),
     ],
 )
 def test_what_cannot_be_computed_is_named(

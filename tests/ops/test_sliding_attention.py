@@ -34,11 +34,11 @@ def make_inputs(
 
 
 @pytest.mark.parametrize('case', CASES)
-@pytest.mark.parametrize('way', ['reference', 'tiles'])
-def test_every_way_computes_the_definition(case: tuple, way: str) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'tiles'])
+def test_every_way_computes_the_definition(case: tuple, impl: str) -> None:
     (h, w), kernel_size, stride = case
     q, k, v = (x[:1, :2, :3] for x in make_inputs((h, w)))
-    actual = sliding_attention(q, k, v, kernel_size, stride=stride, way=way)
+    actual = sliding_attention(q, k, v, kernel_size, stride=stride, impl=impl)
     half = kernel_size // 2
     steps = range(-half, half + 1)
     # NumPy reflects as often as it must.
@@ -63,11 +63,11 @@ def test_tiles_equal_the_reference_in_values_and_gradients(
 ) -> None:
     size, kernel_size, stride = case
     results = []
-    for way in ('reference', 'tiles'):
+    for impl in ('reference', 'tiles'):
         qkv = [x.requires_grad_() for x in make_inputs(size, torch.float32)]
         inputs = [x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2) for x in qkv]
         inputs = inputs if channels_last else qkv
-        out = sliding_attention(*inputs, kernel_size, stride=stride, way=way)
+        out = sliding_attention(*inputs, kernel_size, stride=stride, impl=impl)
         generator = torch.Generator().manual_seed(1)
         grads = torch.autograd.grad(out, qkv, torch.randn(out.shape, generator=generator))
         results.append([out, *grads])
@@ -101,8 +101,8 @@ def test_on_a_gpu_tiles_equal_the_reference(dtype: torch.dtype) -> None:
     qkv = [x.to('cuda', dtype).requires_grad_() for x in make_inputs((29, 22))]
     exact = [x.detach().double().requires_grad_() for x in qkv]
     results = []
-    for inputs, way in ((exact, 'reference'), (qkv, 'tiles')):
-        out = sliding_attention(*inputs, stride=2, way=way)
+    for inputs, impl in ((exact, 'reference'), (qkv, 'tiles')):
+        out = sliding_attention(*inputs, stride=2, impl=impl)
         results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
     for expected, actual in zip(*results, strict=True):
         error = (actual.double() - expected).abs().max() / expected.abs().max()
@@ -132,7 +132,7 @@ def test_counted_are_the_products_within_windows_whichever_way_is_computed() -> 
     [
         (dict(kernel_size=4), 'kernel_size=4'),
         (dict(stride=0), 'stride=0'),
-        (dict(way='fast'), "'reference', 'tiles', got 'fast'"),
+        (dict(impl='fast'), "'reference', 'tiles', got 'fast'"),
     ],
 )
 def test_mistakes_are_named(options: dict, message: str) -> None:
