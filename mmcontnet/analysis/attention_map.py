@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers import LightweightAttention, PatchEncoder
-from ..ops import pad_to_multiple, partition_patches
+from ..ops import pad_to_multiple, window_partition
 
 #: Where in the photograph the query is: x and y as parts of its width and height.
 Place = tuple[float, float]
@@ -100,9 +100,9 @@ def _read_patch_encoder(
         # Find the query, and the order of its patch's tokens, by cutting maps as the layer does.
         mark = torch.zeros(1, 1, h, w)
         mark[..., row, column] = 1
-        mark = partition_patches(pad_to_multiple(mark, layer.tile), layer.tile, layer.order)
+        mark = window_partition(pad_to_multiple(mark, layer.tile), layer.tile, layer.order)
         patch, query = divmod(int(mark.argmax()), p**2)
-        order = partition_patches(torch.arange(p**2).reshape(1, 1, p, p), p, layer.order).flatten()
+        order = window_partition(torch.arange(p**2).reshape(1, 1, p, p), p, layer.order).flatten()
         q, k, _ = (
             qkv.reshape(-1, p**2, 3, layer.num_heads, qkv.shape[-1] // (3 * layer.num_heads))[patch]
             .permute(1, 2, 0, 3)

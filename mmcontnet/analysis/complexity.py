@@ -32,6 +32,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from ..errors import UserError
+from ..ops import force_reference
 from .networks import build_model
 from .results import read_figures
 
@@ -152,7 +153,8 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         parts.setdefault(_part(name), Cost()).parameters += parameter.numel()
     tracker = ModuleTracker()
     # The plain form of attention: its two products are counted as what they are.
-    with tracker, _Counter(parts, tracker), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with force_reference(), tracker, _Counter(parts, tracker), torch.no_grad(), plain:
         model(image.to('meta'), *args, **kwargs)
     if not any(name.startswith('stage ') for name in parts):
         parts = {('backbone' if name == 'stem' else name): cost for name, cost in parts.items()}

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, gelu_after
+from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, apply_gelu
 from ..ops import pad_to_multiple
 from .base import (
     BackboneKwargs,
@@ -89,7 +89,7 @@ class CMTStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(gelu_after(conv, x))
+            x = norm(apply_gelu(conv, x))
         return x
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from ..layers import POS_ENCODINGS, PatchEncoder
-from ..ops import merge_patches, pad_to_multiple, partition_patches, subsample
+from ..ops import pad_to_multiple, subsample, window_partition, window_reverse
 from .base import (
     NUM_STAGES,
     BackboneKwargs,
@@ -161,10 +161,10 @@ class ConTBlock(nn.Module):
         if self.shortcut is not None:
             shortcut = self.shortcut(subsample(u, self.stride, self.avg_down))
         u = pad_to_multiple(u, self.tile)
-        tokens = partition_patches(u, self.tile, self.order)
+        tokens = window_partition(u, self.tile, self.order)
         for encoder in self.encoders:
             tokens = encoder(tokens, (h, w))
-        u = merge_patches(tokens, (u.shape[2], u.shape[3]), self.tile, self.order)
+        u = window_reverse(tokens, (u.shape[2], u.shape[3]), self.tile, self.order)
         return self.out_drop(self.conv(u[..., :h, :w]) + shortcut)
 
 

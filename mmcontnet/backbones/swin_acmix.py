@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, AdaptiveLoading, Linear, SwinACmixBlock, shift_mask
+from ..layers import COMBINATIONS, AdaptiveLoading, SwinACmixBlock, shift_mask
 from ..ops import pad_to_multiple
 from .base import (
     NUM_STAGES,
@@ -67,7 +67,7 @@ class PatchMerging(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = Linear(4 * in_channels, out_channels, bias=False)
+        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""

@@ -3,8 +3,7 @@
 from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
-from .gelu import gelu_after
-from .linear import Linear
+from .gelu import apply_gelu
 from .loading import AdaptiveLoading
 from .patch_encoder import POS_ENCODINGS, PatchEncoder
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
@@ -26,7 +25,6 @@ __all__ = [
     'CoTLayer',
     'ConvolutionPath',
     'LightweightAttention',
-    'Linear',
     'PVTBlock',
     'PatchEncoder',
     'PatchwiseACmix',
@@ -42,6 +40,6 @@ __all__ = [
     'SplitAttention',
     'SwinACmixBlock',
     'WindowACmix',
-    'gelu_after',
+    'apply_gelu',
     'shift_mask',
 ]

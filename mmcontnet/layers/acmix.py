@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import sliding_attention
+from .inline import can_inline
 
 #: Ways to add up the paths (table 6), F = alpha * attention + beta * convolution.
 COMBINATIONS = ('rates', 'complement', 'attention_rate', 'sum')
@@ -41,6 +42,7 @@ class ConvolutionPath(nn.Module):
     ) -> None:
         super().__init__()
         taps = _KERNEL_SIZE**2
+        self.groups = groups
         self.num_heads = num_heads
         self.mix = nn.Linear(groups, taps, bias=bias)
         self.shift = nn.Conv2d(
@@ -58,46 +60,40 @@ class ConvolutionPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, groups * head_channels, H, W) -> (B, head_channels * num_heads, H', W')."""
-        # In channels-last memory, channels of a head outside: what each linear map takes is dense.
-        tokens = x.permute(0, 2, 3, 1).unflatten(3, (self.mix.in_features, -1))
-        weight = self.shift.weight
-        if self._composes and not x.is_meta:
-            weight = torch.einsum('otij,tg->ogij', weight, self.mix.weight)
-            tokens = tokens.mT
-        else:
-            tokens = self.mix_groups(tokens)
-        return self.add_up(tokens.flatten(3), weight)
+        # In channels-last memory with the channels of a head outermost, each linear map's input is
+        # dense.
+        tokens = x.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1))
+        if not self._can_compose():
+            return self.shift(self.mix_groups(tokens).flatten(3).permute(0, 3, 1, 2))
+        conv = self.shift
+        weight = torch.einsum('otij,tg->ogij', conv.weight, self.mix.weight)
+        maps = tokens.mT.flatten(3).permute(0, 3, 1, 2)
+        return F.conv2d(maps, weight, None, conv.stride, conv.padding, groups=conv.groups)
 
     def mix_groups(self, tokens: Tensor) -> Tensor:
         """Apply the linear map, (..., groups, head_channels) -> (..., head_channels, 9)."""
-        weight, bias = self.mix.weight, self.mix.bias
-        if tokens.device.type != 'cpu':
+        if tokens.device.type != 'cpu' or not can_inline(self.mix, nn.Linear):
             return self.mix(tokens.mT)
-        # By token, 9 x groups times groups x channels: 2 to 4 times as fast on a CPU as one product
-        # for all, which needs the groups innermost.
+        # One small product per token, (9, groups) @ (groups, head_channels). On a CPU that is 2 to
+        # 4 times as fast as one product for all, which needs the groups innermost.
+        weight, bias = self.mix.weight, self.mix.bias
         groups = tokens.flatten(0, -3)
         weight = weight.expand(len(groups), -1, -1)
         mixed = weight @ groups if bias is None else torch.baddbmm(bias[:, None], weight, groups)
         return mixed.unflatten(0, tokens.shape[:-2]).mT
 
-    def add_up(self, maps: Tensor, weight: Tensor) -> Tensor:
-        """Convolve (B, H, W, head_channels * maps) to (B, head_channels * num_heads, H', W')."""
-        return F.conv2d(
-            maps.permute(0, 3, 1, 2),
-            weight,
-            stride=self.shift.stride,
-            padding=self.shift.padding,
-            groups=self.shift.groups,
-        )
+    def _can_compose(self) -> bool:
+        """Return whether one convolution of the groups themselves is possible, for no more MACs.
 
-    @property
-    def _composes(self) -> bool:
-        """Whether one convolution, of the groups as they are, takes no more multiply-adds.
-
-        Not with a bias, which the padding of the convolution does not have.
+        It is not with a bias, because the convolution pads with zeros after the linear map.
         """
-        groups, taps, heads = self.mix.in_features, self.mix.out_features, self.num_heads
-        return self.mix.bias is None and groups * heads <= groups + taps * heads
+        taps, groups, heads = _KERNEL_SIZE**2, self.groups, self.num_heads
+        return (
+            groups * heads <= groups + taps * heads
+            and can_inline(self.mix, nn.Linear)
+            and self.mix.bias is None
+            and can_inline(self.shift, nn.Conv2d)
+        )
 
 
 class PathSum(nn.Module):

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from ..ops import (
     attention,
-    conv_gelu,
-    fuses_gelu,
-    gelu_norm_conv,
     low_rank_biased_attention,
+    norm_conv,
     pad_to_multiple,
+    runs_eagerly,
 )
-from .gelu import is_untouched
-from .linear import Linear
+from .gelu import apply_gelu
+from .inline import can_inline
 
 
 class LightweightAttention(nn.Module):
@@ -35,10 +34,10 @@ class LightweightAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.reduction = reduction
-        self.q = Linear(embed_dims, embed_dims)
-        self.k = Linear(embed_dims, embed_dims)
-        self.v = Linear(embed_dims, embed_dims)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.q = nn.Linear(embed_dims, embed_dims)
+        self.k = nn.Linear(embed_dims, embed_dims)
+        self.v = nn.Linear(embed_dims, embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.reduce = None
         if reduction > 1:
             self.reduce = nn.Sequential(
@@ -99,106 +98,69 @@ class InvertedResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        convs = (self.expand, self.depthwise, self.project)
-        norms = (self.expand_norm, self.depthwise_norm, self.project_norm)
-        if all(_is_as_built(conv) and fuses_gelu(x, conv.weight) for conv in convs) and all(
-            is_untouched(norm, nn.BatchNorm2d) and _is_fixed(norm) for norm in norms
-        ):
-            return self._infer(x)
-        x = _gelu_norm_conv(self.expand(x), self.expand_norm, self.depthwise, shortcut=True)
-        return self.project_norm(_gelu_norm_conv(x, self.depthwise_norm, self.project))
+        x = apply_gelu(self.expand, x)
+        # Of a single pixel BatchNorm refuses to compute statistics, and says so.
+        if self._can_inline() and x.numel() > x.shape[1]:
+            center = F.pad(x.new_ones(1, 1, 1, 1, dtype=torch.float32), [1] * 4)
+            weight = self.depthwise.weight + center  # the shortcut
+            x = _norm_conv(x, self.expand_norm, weight, self.depthwise.bias, gelu=True)
+            x = _norm_conv(x, self.depthwise_norm, self.project.weight, self.project.bias)
+        else:
+            x = self.expand_norm(x)
+            x = F.gelu(self.depthwise(x).add_(x))
+            x = self.project(self.depthwise_norm(x))
+        return self.project_norm(x)
 
-    def _infer(self, x: Tensor) -> Tensor:
-        """Compute the same with GELU in the convolutions, and in the last one the norms too."""
-        x = conv_gelu(x, self.expand.weight, self.expand.bias)
-        scale, shift = (v.view(1, -1, 1, 1) for v in _scale_and_shift(self.expand_norm))
-        # Not in the next kernel: it is this map's padding that is zero.
-        torch.addcmul(shift, x, scale, out=x)
-        weight = _with_shortcut(self.depthwise.weight)
-        x = conv_gelu(x, weight, self.depthwise.bias, padding=(1, 1), groups=len(weight))
-        scale, shift = _scale_and_shift(self.depthwise_norm)
-        weight = self.project.weight.flatten(1)
-        bias = weight @ shift
-        if self.project.bias is not None:
-            bias = bias + self.project.bias
-        out_scale, out_shift = _scale_and_shift(self.project_norm)
-        weight = weight * scale * out_scale[:, None]
-        return F.conv2d(x, weight[:, :, None, None], torch.addcmul(out_shift, bias, out_scale))
+    def _can_inline(self) -> bool:
+        """Return whether :func:`mmcontnet.ops.norm_conv` may compute norms and convolutions."""
+        return (
+            runs_eagerly()
+            and all(
+                can_inline(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
+                for norm in (self.expand_norm, self.depthwise_norm)
+            )
+            and _is_plain(self.depthwise, 3)
+            and _is_plain(self.project, 1)
+        )
 
 
-def _is_as_built(conv: nn.Module) -> bool:
+def _is_plain(conv: nn.Module, side: int) -> bool:
     """Return whether it is a 1x1 convolution, or a depthwise 3x3 one that pads with zeros."""
-    if not is_untouched(conv, nn.Conv2d):
+    if not can_inline(conv, nn.Conv2d):
         return False
-    side, groups = (3, conv.in_channels) if conv.groups > 1 else (1, 1)
-    return conv.padding_mode == 'zeros' and (
-        (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    groups = conv.in_channels if side > 1 else 1
+    return (
+        conv.padding_mode == 'zeros'
+        and conv.bias is not None
+        and conv.weight.dtype in (torch.float32, torch.float64)
+        and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
         == ((side, side), (1, 1), (side // 2, side // 2), (1, 1), groups)
     )
 
 
-def _is_fixed(norm: nn.BatchNorm2d) -> bool:
-    """Return whether a norm multiplies and adds what does not depend on the batch."""
-    return norm.affine and not norm.training and norm.running_mean is not None
-
-
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return what a fixed norm multiplies by, and what it then adds, (C,) each."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def _with_shortcut(weight: Tensor) -> Tensor:
-    """Return a 3x3 depthwise kernel with one more in the middle, (C, 1, 3, 3)."""
-    return weight + F.pad(weight.new_ones(1, 1, 1, 1), [1] * 4)
-
-
-def _gelu_norm_conv(
-    x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d, *, shortcut: bool = False
+def _norm_conv(
+    x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
 ) -> Tensor:
-    """Compute conv(norm(gelu(x))), plus its own input if ``shortcut``, by one op where that fits.
-
-    Args:
-        x: (B, C, H, W).
-        norm: BatchNorm, or what has been put in its place, SyncBatchNorm for one.
-        conv: A convolution that :func:`mmcontnet.ops.gelu_norm_conv` takes, or what is there.
-        shortcut: Whether the convolution, then a depthwise one, has a shortcut around it.
-
-    Returns:
-        (B, C', H, W).
-    """
-    if (
-        not is_untouched(norm, nn.BatchNorm2d)
-        or not _is_as_built(conv)
-        or not norm.affine
-        or norm.running_mean is None
-        or norm.running_var is None
-        or conv.bias is None
-        or x.dtype not in (torch.float32, torch.float64)
-        # Of a single pixel BatchNorm refuses to compute statistics, and says so.
-        or x.numel() <= x.shape[1]
-    ):
-        x = norm(F.gelu(x))
-        return conv(x).add_(x) if shortcut else conv(x)
+    """Call :func:`mmcontnet.ops.norm_conv` with a norm's tensors, and count the batch."""
+    assert bias is not None and norm.running_mean is not None and norm.running_var is not None
     momentum = norm.momentum or 0.0
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if norm.momentum is None:
-            # Of all batches.
+            # The average of all batches.
             momentum = 1 / float(norm.num_batches_tracked)
-    weight = _with_shortcut(conv.weight) if shortcut else conv.weight
-    return gelu_norm_conv(
+    return norm_conv(
         x,
         norm.weight,
         norm.bias,
         norm.running_mean,
         norm.running_var,
         weight,
-        conv.bias,
+        bias,
         training=norm.training,
         momentum=momentum,
         eps=norm.eps,
+        gelu=gelu,
     )
 
 

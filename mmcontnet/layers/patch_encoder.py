@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, pad_to_multiple, partition_patches
-from .gelu import gelu_after
-from .linear import Linear
+from ..ops import attention, pad_to_multiple, window_partition
+from .gelu import apply_gelu
 from .position import AxialPositionEncoding, RelativePositionBias, SequencePositionEncoding
 
 _ENCODINGS = {'1d': SequencePositionEncoding, '2d': AxialPositionEncoding}
@@ -29,7 +28,7 @@ class PatchEncoder(nn.Module):
         tile: Side of the larger patches that the map was cut into, a multiple of ``patch_size``;
             None is ``patch_size``. A block with patches of 7 and 14 cuts its map once, by 14.
         order: Tokens of a tile come in sub-patches of this side, see
-            :func:`mmcontnet.ops.partition_patches`; None is ``patch_size``.
+            :func:`mmcontnet.ops.window_partition`; None is ``patch_size``.
         pos_encoding: One of ``POS_ENCODINGS`` (table 8).
         map_size: None gives every patch the same encoding. Otherwise one encoding covers a whole
             map of this side in pixels, and is resized (bicubic) to the size of the input.
@@ -72,11 +71,11 @@ class PatchEncoder(nn.Module):
             self.position = _ENCODINGS[pos_encoding](embed_dims, map_size or patch_size)
         elif pos_encoding == 'relative':
             self.position_bias = RelativePositionBias(num_heads, patch_size, self.order)
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.fc1 = Linear(embed_dims, feedforward_channels)
-        self.fc2 = Linear(feedforward_channels, embed_dims)
+        self.fc1 = nn.Linear(embed_dims, feedforward_channels)
+        self.fc2 = nn.Linear(feedforward_channels, embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.drop = nn.Dropout(drop_rate)
         self.drop_path = DropPath(drop_path_rate)
@@ -85,7 +84,7 @@ class PatchEncoder(nn.Module):
         """Encode patches.
 
         Args:
-            tokens: (B, tiles * tile ** 2, C), in the order of ``partition_patches``.
+            tokens: (B, tiles * tile ** 2, C), in the order of ``window_partition``.
             size: (H, W) of the map in pixels, before it was padded to a multiple of ``tile``.
 
         Returns:
@@ -103,10 +102,10 @@ class PatchEncoder(nn.Module):
     def _arrange(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """Put an encoding (1, C, side, side) into the order of a patch's or a map's tokens."""
         if self.map_size is None:
-            return partition_patches(grid, self.patch_size, self.order)
+            return window_partition(grid, self.patch_size, self.order)
         if size != (self.map_size, self.map_size):
             grid = F.interpolate(grid, size, mode='bicubic', align_corners=False)
-        return partition_patches(pad_to_multiple(grid, self.tile), self.tile, self.order)
+        return window_partition(pad_to_multiple(grid, self.tile), self.tile, self.order)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         b, n, c = tokens.shape
@@ -119,4 +118,4 @@ class PatchEncoder(nn.Module):
         return self.drop(self.proj(out))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(gelu_after(self.fc1, tokens))))
+        return self.drop(self.fc2(self.drop(apply_gelu(self.fc1, tokens))))

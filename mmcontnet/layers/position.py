@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops import partition_patches
+from ..ops import window_partition
 
 
 class AxialPositionEncoding(nn.Module):
@@ -63,7 +63,7 @@ class RelativePositionBias(nn.Module):
     Args:
         num_heads: Attention heads.
         patch_size: Side of the patch in pixels of the map.
-        order: Token order within the patch, see :func:`mmcontnet.ops.partition_patches`.
+        order: Token order within the patch, see :func:`mmcontnet.ops.window_partition`.
     """
 
     index: Tensor
@@ -75,7 +75,7 @@ class RelativePositionBias(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         axis = torch.arange(patch_size, dtype=torch.float32)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing='ij'))[None]
-        row, column = partition_patches(grid, patch_size, order)[0].long().unbind(1)
+        row, column = window_partition(grid, patch_size, order)[0].long().unbind(1)
         vertical = row[:, None] - row + patch_size - 1
         horizontal = column[:, None] - column + patch_size - 1
         self.register_buffer('index', vertical * offsets + horizontal, persistent=False)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..ops import attention, pad_to_multiple
 from .acmix import ConvolutionPath, PathSum
-from .linear import Linear
 
 _EPS = 1e-6
 
@@ -42,9 +41,9 @@ class SpatialReductionACmix(nn.Module):
             raise ValueError(f'num_heads must divide the {embed_dims} channels, got {num_heads}')
         self.num_heads = num_heads
         self.reduction = reduction
-        self.q = Linear(embed_dims, embed_dims)
-        self.kv = Linear(embed_dims, 2 * embed_dims)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.q = nn.Linear(embed_dims, embed_dims)
+        self.kv = nn.Linear(embed_dims, 2 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.reduce = self.norm = None
         if reduction > 1:
             self.reduce = nn.Conv2d(embed_dims, embed_dims, reduction, stride=reduction)
@@ -100,7 +99,9 @@ class PVTBlock(nn.Module):
         self.acmix = SpatialReductionACmix(embed_dims, num_heads, reduction, combine=combine)
         self.norm2 = nn.LayerNorm(embed_dims, eps=_EPS)
         self.ffn = nn.Sequential(
-            Linear(embed_dims, hidden_channels), nn.GELU(), Linear(hidden_channels, embed_dims)
+            nn.Linear(embed_dims, hidden_channels),
+            nn.GELU(),
+            nn.Linear(hidden_channels, embed_dims),
         )
         self.drop_path = DropPath(drop_path_rate)
 

@@ -6,10 +6,9 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from ..ops import attention, linear, pad_to_multiple, partition_patches
+from ..ops import attention, pad_to_multiple, window_partition
 from .acmix import ConvolutionPath, PathSum
-from .gelu import gelu_after
-from .linear import Linear
+from .gelu import apply_gelu
 from .position import RelativePositionBias
 
 _MASKED = -100.0  # Swin's
@@ -38,9 +37,9 @@ class WindowACmix(nn.Module):
             raise ValueError(f'num_heads must divide embed_dims {embed_dims}, got {num_heads}')
         self.num_heads = num_heads
         self.window_size = window_size
-        self.qkv = Linear(embed_dims, 3 * embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.position_bias = RelativePositionBias(num_heads, window_size, window_size)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.convolution = ConvolutionPath(
             3 * num_heads, embed_dims // num_heads, num_heads, bias=True
         )
@@ -63,7 +62,7 @@ class WindowACmix(nn.Module):
         side = self.window_size
         windows = (b, h // side, w // side, side, side)
         # In windows from here on: queries, keys and values are then views of what `qkv` makes.
-        tokens = partition_patches(x.permute(0, 3, 1, 2), side)
+        tokens = window_partition(x.permute(0, 3, 1, 2), side)
         heads = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))
         bias = self.position_bias()
         if mask is not None:
@@ -72,16 +71,12 @@ class WindowACmix(nn.Module):
         attended = attention(q, k, v, bias).transpose(1, 2).reshape(tokens.shape)
 
         mixed = self.convolution.mix_groups(heads.flatten(2, 3))
-        mixed = mixed.reshape(*windows, *mixed.shape[2:]).transpose(2, 3)
-        mixed = mixed.reshape(b, h, w, self.convolution.shift.in_channels)
+        mixed = mixed.reshape(*windows, *mixed.shape[2:]).transpose(2, 3).reshape(b, h, w, -1)
         if inside is not None:
             mixed = mixed * inside.to(mixed.dtype)
-        # Rates of weights are cheaper than those of maps.
-        alpha, beta = self.sum.rates
-        out = self.convolution.add_up(mixed, beta * self.convolution.shift.weight)
-        projected = linear(attended, alpha * self.proj.weight, alpha * self.proj.bias)
-        out = out.permute(0, 2, 3, 1).reshape(windows[0], windows[1], side, windows[2], side, c)
-        return (out + projected.reshape(*windows, c).transpose(2, 3)).reshape(x.shape)
+        convolved = self.convolution.shift(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        projected = self.proj(attended).reshape(*windows, c).transpose(2, 3)
+        return self.sum(projected, convolved.reshape(projected.shape)).reshape(x.shape)
 
 
 def shifts(size: tuple[int, int], window_size: int) -> tuple[int, int]:
@@ -110,7 +105,7 @@ def shift_mask(x: Tensor, window_size: int) -> Tensor | None:
         # The last window of a row or column has parts from both ends.
         labels.append(torch.arange(padded, device=x.device) >= padded - shift)
     regions = 2 * labels[0][:, None] + labels[1].int()
-    tokens = partition_patches(regions[None, None], window_size).view(-1, window_size**2)
+    tokens = window_partition(regions[None, None], window_size).view(-1, window_size**2)
     differ = tokens[:, :, None] != tokens[:, None]
     return torch.zeros_like(differ, dtype=x.dtype).masked_fill(differ, _MASKED)
 
@@ -141,8 +136,8 @@ class SwinACmixBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.acmix = WindowACmix(embed_dims, num_heads, window_size, combine)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.fc1 = Linear(embed_dims, 4 * embed_dims)
-        self.fc2 = Linear(4 * embed_dims, embed_dims)
+        self.fc1 = nn.Linear(embed_dims, 4 * embed_dims)
+        self.fc2 = nn.Linear(4 * embed_dims, embed_dims)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -157,7 +152,7 @@ class SwinACmixBlock(nn.Module):
         """
         x = x.permute(0, 2, 3, 1)
         x = x + self.drop_path(self._mix(self.norm1(x), mask if self.shifted else None))
-        x = x + self.drop_path(self.fc2(gelu_after(self.fc1, self.norm2(x))))
+        x = x + self.drop_path(self.fc2(apply_gelu(self.fc1, self.norm2(x))))
         return x.permute(0, 3, 1, 2)
 
     def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:

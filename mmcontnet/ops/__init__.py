@@ -1,30 +1,32 @@
 """Functions without parameters."""
 
 from .attention import attention, low_rank_biased_attention
-from .conv_gelu import conv_gelu, fuses_gelu
-from .gelu_norm_conv import gelu_norm_conv
-from .linear import linear
+from .conv_gelu import conv_gelu, linear_gelu
 from .local_aggregation import local_aggregation
-from .patches import merge_patches, pad_to_multiple, partition_patches
+from .norm_conv import norm_conv
 from .position_bias import resize_matrix, resize_spatial
+from .reference import force_reference, reference_forced, runs_eagerly
 from .reflect_pad import reflect_pad
 from .sliding_attention import sliding_attention
 from .subsample import subsample
+from .windows import pad_to_multiple, window_partition, window_reverse
 
 __all__ = [
     'attention',
     'conv_gelu',
-    'fuses_gelu',
-    'gelu_norm_conv',
-    'linear',
+    'force_reference',
+    'linear_gelu',
     'local_aggregation',
     'low_rank_biased_attention',
-    'merge_patches',
+    'norm_conv',
     'pad_to_multiple',
-    'partition_patches',
+    'reference_forced',
     'reflect_pad',
     'resize_matrix',
     'resize_spatial',
+    'runs_eagerly',
     'sliding_attention',
     'subsample',
+    'window_partition',
+    'window_reverse',
 ]

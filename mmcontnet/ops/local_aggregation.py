@@ -1,11 +1,11 @@
 """Local aggregation: a convolution with kernels of their own for every pixel (CoTNet, section 3.2).
 
-Three ways to compute it, all of which sum in fp32 (fp64 for fp64) whatever the inputs are:
+Three implementations, all of which sum in fp32 (fp64 for fp64 inputs):
 
-- ``'reference'``: plain differentiable ops, for exporters. Not for ``torch.compile``: what it makes
-  of them is faster on CPUs where groups are many, and much slower where they are few.
-- ``'eager'``: with a backward of its own that keeps the inputs only. For CPUs, for fp64, and for
-  GPUs without Triton.
+- ``'reference'``: plain differentiable ops, for exporters. ``torch.compile`` does not use it: on a
+  CPU the compiled ops are faster with many groups, but much slower with few.
+- ``'eager'``: has its own backward, which keeps the inputs only. For CPUs, fp64, and GPUs without
+  Triton.
 - ``'triton'``: one kernel forward and one backward, which read and write everything once. For GPUs.
 """
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-WAYS = ('reference', 'eager', 'triton')
+IMPLS = ('reference', 'eager', 'triton')
 
 _TRITON = find_spec('triton') is not None
 _TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -34,9 +34,8 @@ def local_aggregation(
     value: Tensor,
     weight: Tensor,
     kernel_size: int = 3,
-    dilation: int = 1,
     *,
-    way: str | None = None,
+    impl: str | None = None,
 ) -> Tensor:
     """Sum each pixel's neighbourhood with weights of its own.
 
@@ -45,13 +44,12 @@ def local_aggregation(
 
     Args:
         value: (B, C, H, W), zero beyond its border; or (B, C, H + 2 * M, W + 2 * M) with a margin
-            of M = kernel_size // 2 * dilation pixels that are the neighbours of others only.
+            of M = kernel_size // 2 pixels that are the neighbours of others only.
         weight: (B, G * kernel_size^2, H, W), where G divides C. Channel c of the value is weighted
             by group c mod G, whose weights are the channels from ``(c % G) * kernel_size**2`` on,
             one for each neighbour, row by row.
         kernel_size: Side of the neighbourhood, odd.
-        dilation: Distance between neighbours in pixels.
-        way: One of ``WAYS``; None decides by device and dtype.
+        impl: One of ``IMPLS``; None decides by device and dtype.
 
     Returns:
         (B, C, H, W), in the value's dtype and memory format.
@@ -59,14 +57,11 @@ def local_aggregation(
     Raises:
         ValueError: For shapes or arguments outside of what is described above.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0 or dilation < 1:
-        raise ValueError(
-            'local_aggregation takes odd kernel sizes and dilations from 1 on, '
-            f'got kernel_size={kernel_size} and dilation={dilation}'
-        )
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f'local_aggregation takes odd kernel sizes, got {kernel_size=}')
     b, c, h, w = value.shape
     groups = weight.shape[1] // kernel_size**2
-    margin = kernel_size // 2 * dilation
+    margin = kernel_size // 2
     sizes = (h, w), (h - 2 * margin, w - 2 * margin)
     if (
         not groups
@@ -80,16 +75,16 @@ def local_aggregation(
             f'{tuple(value.shape)}, smaller by {2 * margin} pixels if the value has a margin, '
             f'got {tuple(weight.shape)}'
         )
-    if way is None:
-        way = _choose_way(value, weight)
-    elif way not in WAYS:
-        raise ValueError(f'way must be one of {", ".join(map(repr, WAYS))}, got {way!r}')
-    if way == 'reference':
-        return _reference(value, weight, kernel_size, dilation)
-    return _op(value, weight, kernel_size, dilation, way)
+    if impl is None:
+        impl = _choose_impl(value, weight)
+    elif impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(map(repr, IMPLS))}, got {impl!r}')
+    if impl == 'reference':
+        return _reference(value, weight, kernel_size)
+    return _op(value, weight, kernel_size, impl)
 
 
-def _choose_way(value: Tensor, weight: Tensor) -> str:
+def _choose_impl(value: Tensor, weight: Tensor) -> str:
     # Before torch 2.7, exporting cannot be told from compiling.
     exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
     if exporting() or torch.jit.is_tracing():
@@ -103,23 +98,23 @@ def _sum_dtype(value: Tensor, weight: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(value.dtype, weight.dtype), torch.float32)
 
 
-def _padding(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> int:
+def _padding(value: Tensor, weight: Tensor, kernel_size: int) -> int:
     """Zeros around the value in pixels: none if it has its margin."""
-    return 0 if value.shape[2:] != weight.shape[2:] else kernel_size // 2 * dilation
+    return 0 if value.shape[2:] != weight.shape[2:] else kernel_size // 2
 
 
 def _empty_output(value: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty_like(value[..., : weight.shape[2], : weight.shape[3]], dtype=dtype)
 
 
-def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+def _reference(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     h, w = weight.shape[2:]
     dtype = _sum_dtype(value, weight)
     taps = weight.to(dtype).unflatten(1, (1, -1, kernel_size**2))
-    padding = _padding(value, weight, kernel_size, dilation)
+    padding = _padding(value, weight, kernel_size)
     padded = F.pad(value.to(dtype), [padding] * 4).unflatten(1, (-1, taps.shape[2]))
     # By rows of taps: exporters take the longer, the more steps they see.
-    shifts = range(0, kernel_size * dilation, dilation)
+    shifts = range(kernel_size)
     columns = torch.stack([padded[..., x : x + w] for x in shifts], dim=3)
     rows = taps.split(kernel_size, dim=3)
     total = padded.new_zeros(())
@@ -129,15 +124,15 @@ def _reference(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -
 
 
 def _shifts(
-    value: Tensor, weight: Tensor, kernel_size: int, dilation: int
+    value: Tensor, weight: Tensor, kernel_size: int
 ) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
     """Give each tap, the pixels that have this neighbour, and these neighbours: (B, H, W)."""
-    padding = _padding(value, weight, kernel_size, dilation)
+    padding = _padding(value, weight, kernel_size)
     sizes = list(zip(value.shape[2:], weight.shape[2:], strict=True))
     for tap in range(kernel_size**2):
         here, there = [slice(None)], [slice(None)]
         for i, (value_size, size) in zip(divmod(tap, kernel_size), sizes, strict=True):
-            shift = i * dilation - padding
+            shift = i - padding
             stop = max(0, min(size, value_size - shift))
             here.append(slice(max(0, -shift), stop))
             there.append(slice(max(0, shift), max(0, stop + shift)))
@@ -161,24 +156,24 @@ def _views(value: Tensor, weight: Tensor, kernel_size: int) -> tuple[Tensor, Ten
     return values, taps.unsqueeze(4)
 
 
-def _eager(value: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+def _eager(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     values, taps = _views(value, weight, kernel_size)
     total = _empty_output(value, weight, values.dtype).zero_()
     totals = total.permute(0, 2, 3, 1).unflatten(3, values.shape[3:])
-    for tap, here, there in _shifts(value, weight, kernel_size, dilation):
+    for tap, here, there in _shifts(value, weight, kernel_size):
         totals[here].addcmul_(values[there], taps[tap][here])
     return total.to(value.dtype)
 
 
 def _eager_backward(
-    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     values, taps = _views(value, weight, kernel_size)
     grads = grad.to(values.dtype).permute(0, 2, 3, 1).unflatten(3, values.shape[3:])
     grad_value = torch.zeros_like(value, dtype=values.dtype)
     grad_values = grad_value.permute(0, 2, 3, 1).view(values.shape)
     grad_taps = torch.zeros_like(taps)
-    for tap, here, there in _shifts(value, weight, kernel_size, dilation):
+    for tap, here, there in _shifts(value, weight, kernel_size):
         grad_values[there].addcmul_(grads[here], taps[tap][here])
         torch.sum(grads[here] * values[there], 3, keepdim=True, out=grad_taps[tap][here])
     grad_weight = torch.empty_like(weight)
@@ -195,38 +190,38 @@ def _is_faster_contiguous(value: Tensor, weight: Tensor, kernel_size: int) -> bo
 @torch.library.custom_op(
     'mmcontnet::local_aggregation',
     mutates_args=(),
-    schema='(Tensor value, Tensor weight, int kernel_size, int dilation, str way) -> Tensor',
+    schema='(Tensor value, Tensor weight, int kernel_size, str impl) -> Tensor',
 )
-def _op(value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str) -> Tensor:
-    if way == 'triton':
+def _op(value: Tensor, weight: Tensor, kernel_size: int, impl: str) -> Tensor:
+    if impl == 'triton':
         from .local_aggregation_triton import forward
 
         out = _empty_output(value, weight)
-        return forward(value, weight, out, kernel_size, dilation)
+        return forward(value, weight, out, kernel_size)
     if _is_faster_contiguous(value, weight, kernel_size):
-        out = _eager(value.contiguous(), weight, kernel_size, dilation)
+        out = _eager(value.contiguous(), weight, kernel_size)
         return out.contiguous(memory_format=torch.channels_last)
-    return _eager(value, weight, kernel_size, dilation)
+    return _eager(value, weight, kernel_size)
 
 
 @torch.library.custom_op(
     'mmcontnet::local_aggregation_backward',
     mutates_args=(),
-    schema='(Tensor grad, Tensor value, Tensor weight, int kernel_size, int dilation, str way)'
+    schema='(Tensor grad, Tensor value, Tensor weight, int kernel_size, str impl)'
     ' -> (Tensor, Tensor)',
 )
 def _op_backward(
-    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int, way: str
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, impl: str
 ) -> tuple[Tensor, Tensor]:
-    if way == 'triton':
+    if impl == 'triton':
         from .local_aggregation_triton import backward
 
-        return backward(grad, value, weight, kernel_size, dilation)
+        return backward(grad, value, weight, kernel_size)
     if _is_faster_contiguous(value, weight, kernel_size):
         grad, value = grad.contiguous(), value.contiguous()
-        grad_value, grad_weight = _eager_backward(grad, value, weight, kernel_size, dilation)
+        grad_value, grad_weight = _eager_backward(grad, value, weight, kernel_size)
         return grad_value.contiguous(memory_format=torch.channels_last), grad_weight
-    return _eager_backward(grad, value, weight, kernel_size, dilation)
+    return _eager_backward(grad, value, weight, kernel_size)
 
 
 @_op.register_fake
@@ -245,7 +240,7 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_op_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None
+    return *_op_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None
 
 
 _op.register_autograd(_differentiate, setup_context=_save)

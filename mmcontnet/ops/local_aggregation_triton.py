@@ -64,7 +64,7 @@ def _place(
 @triton.jit(do_not_specialize=_SIZES)
 def _forward(
     value, weight, out,
-    height, width, value_height, value_width, padding, dilation,
+    height, width, value_height, value_width, padding,
     value_b, value_c, value_y, value_x,
     weight_b, weight_c, weight_y, weight_x,
     out_b, out_c, out_y, out_x,
@@ -90,7 +90,7 @@ def _forward(
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
             tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            near_y, near_x = y + (i * dilation - padding), x + (j * dilation - padding)
+            near_y, near_x = y + (i - padding), x + (j - padding)
             near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
             v = tl.load(
                 value + c * value_c + (near_y * value_y + near_x * value_x),
@@ -109,7 +109,7 @@ def _forward(
 @triton.jit(do_not_specialize=_SIZES)
 def _backward(
     grad, value, weight, grad_value, grad_weight,
-    height, width, value_height, value_width, padding, dilation,
+    height, width, value_height, value_width, padding,
     grad_b, grad_c, grad_y, grad_x,
     value_b, value_c, value_y, value_x,
     weight_b, weight_c, weight_y, weight_x,
@@ -142,7 +142,7 @@ def _backward(
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
             tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            shift_y, shift_x = i * dilation - padding, j * dilation - padding
+            shift_y, shift_x = i - padding, j - padding
 
             near_y, near_x = y + shift_y, x + shift_x
             near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
@@ -185,7 +185,6 @@ def _launch(
     value: Tensor,
     weight: Tensor,
     kernel_size: int,
-    dilation: int,
 ) -> None:
     """Run a kernel on ``tensors``, its inputs, then its outputs, with tiles of ``tiled``."""
     batch, channels, height, width = tiled.shape
@@ -211,8 +210,7 @@ def _launch(
             *tensors,
             *weight.shape[2:],
             *value.shape[2:],
-            kernel_size // 2 * dilation if value.shape[2:] == weight.shape[2:] else 0,
-            dilation,
+            kernel_size // 2 if value.shape[2:] == weight.shape[2:] else 0,
             *(stride for tensor in tensors for stride in tensor.stride()),
             KERNEL_SIZE=kernel_size,
             GROUPS=groups,
@@ -226,16 +224,16 @@ def _launch(
         )
 
 
-def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int, dilation: int) -> Tensor:
+def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int) -> Tensor:
     """Fill ``out``, see :func:`mmcontnet.ops.local_aggregation`."""
-    _launch(_forward, [value, weight, out], out, value, weight, kernel_size, dilation)
+    _launch(_forward, [value, weight, out], out, value, weight, kernel_size)
     return out
 
 
 def backward(
-    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int, dilation: int
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the value and of the weight, from that of the output (B, C, H, W)."""
     grads = torch.empty_like(value), torch.empty_like(weight)
-    _launch(_backward, [grad, value, weight, *grads], value, value, weight, kernel_size, dilation)
+    _launch(_backward, [grad, value, weight, *grads], value, value, weight, kernel_size)
     return grads

@@ -1,11 +1,12 @@
 """Attention of every pixel to the window around it (ACmix in ResNet, section 3.2, equations 9-12).
 
-Two ways to compute it:
+Two implementations:
 
-- ``'reference'``: every window is unfolded, kernel_size^2 times the memory of keys and values.
-- ``'tiles'``: neighbouring queries share the pixels that their windows cover, in a masked call of
-  the fused attention kernels. With windows of 7 x 7 pixels and tiles as large, keys and values take
-  3.4 times their memory instead of 49 times, for 3.4 times the multiply-adds.
+- ``'reference'``: unfolds every window, which takes kernel_size^2 times the memory of the keys and
+  values. Its MACs are the method's own.
+- ``'tiles'``: neighbouring queries share the pixels that their windows cover, in one masked call of
+  the fused attention kernels. With windows and tiles of 7 x 7 pixels, keys and values take 3.4
+  times their memory instead of 49 times, for 3.4 times the MACs.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
+from .reference import reference_forced
 from .reflect_pad import reflect_index
 
-WAYS = ('reference', 'tiles')
+IMPLS = ('reference', 'tiles')
 
 _TILE = 7  # pixels of the map; the fastest of 4, 7, 8 and 14 on a CPU, with windows of 7
 
@@ -29,8 +31,7 @@ def sliding_attention(
     kernel_size: int = 7,
     *,
     stride: int = 1,
-    dilation: int = 1,
-    way: str | None = None,
+    impl: str | None = None,
 ) -> Tensor:
     """Attention over the window around each pixel, softmax(q k^T / sqrt(D)) v.
 
@@ -42,8 +43,7 @@ def sliding_attention(
         v: Values, (B, heads, D, H, W). Channels-last memory is fastest, for all three.
         kernel_size: Side of the window, odd.
         stride: Only the pixels at multiples of it have a query.
-        dilation: Distance between the pixels of a window.
-        way: One of ``WAYS``; None decides.
+        impl: One of ``IMPLS``; None is tiles, or the reference under :func:`force_reference`.
 
     Returns:
         (B, heads, D, ceil(H / stride), ceil(W / stride)).
@@ -51,37 +51,31 @@ def sliding_attention(
     Raises:
         ValueError: For shapes or arguments outside of what is described above.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0 or min(stride, dilation) < 1:
+    if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
         raise ValueError(
-            'sliding_attention takes odd kernel sizes, and strides and dilations from 1 on, got '
-            f'kernel_size={kernel_size}, stride={stride} and dilation={dilation}'
+            'sliding_attention takes odd kernel sizes and strides from 1 on, '
+            f'got kernel_size={kernel_size} and stride={stride}'
         )
     if q.dim() != 5 or not q.shape == k.shape == v.shape:
         raise ValueError(
             'sliding_attention takes queries, keys and values of one shape (B, heads, D, H, W), '
             f'got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
-    if way is None:
-        # On the meta device costs are counted, and the masked products of tiles are none.
-        way = 'reference' if q.is_meta else 'tiles'
-    elif way not in WAYS:
-        raise ValueError(f'way must be one of {", ".join(map(repr, WAYS))}, got {way!r}')
-    compute = _reference if way == 'reference' else _tiles
-    return compute(q, k, v, kernel_size, stride, dilation)
+    if impl is None:
+        impl = 'reference' if reference_forced() else 'tiles'
+    elif impl not in IMPLS:
+        raise ValueError(f'impl must be one of {", ".join(map(repr, IMPLS))}, got {impl!r}')
+    compute = _reference if impl == 'reference' else _tiles
+    return compute(q, k, v, kernel_size, stride)
 
 
-def _reference(
-    q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int, dilation: int
-) -> Tensor:
+def _reference(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int) -> Tensor:
     h, w = q.shape[3:]
     q = q[..., ::stride, ::stride]
-    reach = (kernel_size - 1) * dilation
-    rows, cols = (
-        reflect_index(torch.arange(-(reach // 2), n + reach // 2, device=q.device), n)
-        for n in (h, w)
-    )
+    half = kernel_size // 2
+    rows, cols = (reflect_index(torch.arange(-half, n + half, device=q.device), n) for n in (h, w))
     keys, values = (
-        F.unfold(x[..., rows[:, None], cols].flatten(1, 2), kernel_size, dilation, stride=stride)
+        F.unfold(x[..., rows[:, None], cols].flatten(1, 2), kernel_size, stride=stride)
         .unflatten(1, (*q.shape[1:3], -1))
         .unflatten(4, q.shape[3:])
         for x in (k, v)
@@ -90,9 +84,9 @@ def _reference(
     return torch.einsum('bnshw,bndshw->bndhw', logits.softmax(dim=2), values)
 
 
-def _tiles(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
+def _tiles(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int) -> Tensor:
     b, heads, d, *size = q.shape
-    rows, cols = (_Axis(n, kernel_size, stride, dilation, q.device) for n in size)
+    rows, cols = (_Axis(n, kernel_size, stride, q.device) for n in size)
     seen = (rows.seen[:, None, :, None] & cols.seen[:, None]).flatten(2).flatten(0, 1)
     mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device)
     mask = mask.masked_fill_(~seen, float('-inf'))[None]
@@ -106,7 +100,7 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, stride: int, dilat
 
 
 class _Axis:
-    """One side of the map, cut into tiles of equal size.
+    """One axis of the map, cut into tiles of equal size.
 
     Attributes:
         outputs: Number of queries.
@@ -115,14 +109,7 @@ class _Axis:
         seen: Which keys each query of a tile sees, (queries of a tile, keys of a tile).
     """
 
-    def __init__(
-        self,
-        size: int,
-        kernel_size: int,
-        stride: int,
-        dilation: int,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, size: int, kernel_size: int, stride: int, device: torch.device) -> None:
         self.outputs = -(-size // stride)
         tiles = -(-self.outputs * stride // _TILE)
         # As even as can be: 8 queries make two tiles of 4, not one of 7 and one of 1.
@@ -130,12 +117,11 @@ class _Axis:
         tiles = -(-self.outputs // length)
         starts = torch.arange(tiles, device=device)[:, None] * (length * stride)
         query = torch.arange(length, device=device) * stride
-        reach = (kernel_size - 1) * dilation
-        key = torch.arange((length - 1) * stride + reach + 1, device=device)
+        key = torch.arange((length - 1) * stride + kernel_size, device=device)
         self.queries = reflect_index(starts + query, size)
-        self.windows = reflect_index(starts + key - reach // 2, size)
+        self.windows = reflect_index(starts + key - kernel_size // 2, size)
         ahead = key - query[:, None]
-        self.seen = (ahead >= 0) & (ahead <= reach) & (ahead % dilation == 0)
+        self.seen = (ahead >= 0) & (ahead < kernel_size)
 
 
 def _gather(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

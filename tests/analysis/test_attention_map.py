@@ -12,7 +12,7 @@ from torch import Tensor
 from mmcontnet.analysis.attention_map import AttentionMap, attention_maps
 from mmcontnet.backbones import CMT, ConTNet
 from mmcontnet.layers import PatchEncoder, patch_encoder
-from mmcontnet.ops import pad_to_multiple, partition_patches
+from mmcontnet.ops import pad_to_multiple, window_partition
 
 from ..backbones import small
 from ..inprocess import run_tool
@@ -65,7 +65,7 @@ def test_maps_are_the_softmax_of_the_query_over_its_patch(
         grid = torch.stack(
             torch.meshgrid(torch.arange(1, h + 1), torch.arange(1, w + 1), indexing='ij')
         )
-        tokens = partition_patches(
+        tokens = window_partition(
             pad_to_multiple(grid[None], layer.tile), layer.tile, layer.order
         ).reshape(-1, layer.patch_size**2, 2)
         query = torch.tensor([int(place[1] * h) + 1, int(place[0] * w) + 1])

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmcontnet.layers import POS_ENCODINGS, PatchEncoder
-from mmcontnet.ops import pad_to_multiple, partition_patches
+from mmcontnet.ops import pad_to_multiple, window_partition
 
 SIZE = (3, 3)  # where it does not matter: only image-wise encodings look at the size of the map
 
@@ -80,8 +80,8 @@ def test_an_image_wise_encoding_is_resized_to_the_map(
     assert grid.shape == (1, 8, 8, 8)
     if size != (8, 8):
         grid = F.interpolate(grid, size, mode='bicubic')
-    tokens = partition_patches(pad_to_multiple(x, 4), 4, 2)
-    expected = partition_patches(pad_to_multiple(x + grid, 4), 4, 2)
+    tokens = window_partition(pad_to_multiple(x, 4), 4, 2)
+    expected = window_partition(pad_to_multiple(x + grid, 4), 4, 2)
     torch.testing.assert_close(encoder(tokens, size), expected)
 
 
@@ -93,18 +93,18 @@ def test_token_order_changes_nothing_but_the_order(pos_encoding: str) -> None:
     x = torch.randn(1, 8, 8, 4)
     # Where each pixel went: carry its index through the same partition.
     index = torch.arange(32.0).reshape(1, 1, 8, 4)
-    here = partition_patches(index, 4, 2).flatten().argsort()
-    there = partition_patches(index, 4).flatten().argsort()
-    out_ordered = ordered(partition_patches(x, 4, 2), SIZE).flatten(0, 1)[here]
-    out_plain = plain(partition_patches(x, 4), SIZE).flatten(0, 1)[there]
+    here = window_partition(index, 4, 2).flatten().argsort()
+    there = window_partition(index, 4).flatten().argsort()
+    out_ordered = ordered(window_partition(x, 4, 2), SIZE).flatten(0, 1)[here]
+    out_plain = plain(window_partition(x, 4), SIZE).flatten(0, 1)[there]
     torch.testing.assert_close(out_ordered, out_plain)
 
 
 def test_padding_changes_nothing_but_the_windows_that_hold_it() -> None:
     encoder = PatchEncoder(8, 2, 16, 7).eval()
     x = torch.randn(1, 8, 17, 14)
-    whole = encoder(partition_patches(x[:, :, :14], 7), (14, 14)).unflatten(1, (2, 2, 49))
-    padded = encoder(partition_patches(pad_to_multiple(x, 7), 7), (17, 14)).unflatten(1, (3, 2, 49))
+    whole = encoder(window_partition(x[:, :, :14], 7), (14, 14)).unflatten(1, (2, 2, 49))
+    padded = encoder(window_partition(pad_to_multiple(x, 7), 7), (17, 14)).unflatten(1, (3, 2, 49))
     torch.testing.assert_close(padded[:, :2], whole)
     assert not torch.allclose(padded[:, 2, 0], whole[:, 1, 0])
 

@@ -6,7 +6,7 @@ from mmcontnet.layers import (
     RelativePositionBias,
     SequencePositionEncoding,
 )
-from mmcontnet.ops import partition_patches
+from mmcontnet.ops import window_partition
 
 
 def test_2d_encoding_tells_the_row_first_and_the_column_second() -> None:
@@ -27,7 +27,7 @@ def test_1d_encoding_counts_pixels_row_by_row() -> None:
 @pytest.mark.parametrize('order', [4, 2])
 def test_relative_bias_depends_on_the_offset_alone(order: int) -> None:
     bias = RelativePositionBias(2, 4, order)
-    index = partition_patches(torch.arange(16.0).reshape(1, 1, 4, 4), 4, order).flatten().long()
+    index = window_partition(torch.arange(16.0).reshape(1, 1, 4, 4), 4, order).flatten().long()
     seen: dict[tuple[int, int], list[torch.Tensor]] = {}
     values = bias()
     for i, query in enumerate(index.tolist()):

@@ -24,7 +24,7 @@ def test_chunked_attention_equals_the_plain_formula_in_values_and_gradients(
         actual = attention(*inputs, max_batch=max_batch)
         torch.testing.assert_close(actual, expected)
         torch.testing.assert_close(torch.autograd.grad(actual, inputs, seed), expected_grads)
-        # Without gradients a bias takes another way.
+        # Without gradients a bias is added by the fused kernel.
         with torch.no_grad():
             torch.testing.assert_close(attention(*inputs, max_batch=max_batch), expected)
 

@@ -1,4 +1,4 @@
-"""Local aggregation: the reference against its formula, and every other way against the reference.
+"""Local aggregation: the reference against its formula, and every other implementation against it.
 
 As a program, with TRITON_INTERPRET=1, this checks the Triton kernels on a CPU.
 """
@@ -20,20 +20,20 @@ from mmcontnet.ops import local_aggregation
 # The package gives the function this name.
 MODULE = import_module('mmcontnet.ops.local_aggregation')
 
-Case = tuple[tuple[int, int, int, int], int, int, int]
+Case = tuple[tuple[int, int, int, int], int, int]
 
-# (B, C, H, W), G, kernel size, dilation: CoTNeXt's widths, odd sizes, maps smaller than the kernel.
+# (B, C, H, W), G, kernel size: CoTNeXt's widths, odd sizes, maps smaller than the kernel.
 CASES: list[Case] = [
-    ((2, 12, 5, 7), 3, 3, 1),
-    ((1, 96, 6, 5), 12, 3, 2),
-    ((1, 192, 2, 3), 24, 3, 1),
-    ((2, 8, 9, 4), 1, 5, 2),
-    ((1, 10, 8, 3), 5, 7, 1),
-    ((3, 4, 1, 1), 4, 3, 1),
-    ((1, 4, 3, 2), 2, 3, 4),
-    ((1, 6, 4, 4), 2, 1, 1),
-    ((0, 6, 4, 4), 2, 3, 1),
-    ((2, 32, 5, 4), 16, 3, 2),
+    ((2, 12, 5, 7), 3, 3),
+    ((1, 96, 6, 5), 12, 3),
+    ((1, 192, 2, 3), 24, 3),
+    ((2, 8, 9, 4), 1, 5),
+    ((1, 10, 8, 3), 5, 7),
+    ((3, 4, 1, 1), 4, 3),
+    ((1, 4, 3, 2), 2, 3),
+    ((1, 6, 4, 4), 2, 1),
+    ((0, 6, 4, 4), 2, 3),
+    ((2, 32, 5, 4), 16, 3),
 ]
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     'contiguous': Tensor.contiguous,
@@ -54,8 +54,8 @@ def make_inputs(
     *,
     with_margin: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    (b, c, h, w), groups, kernel_size, dilation = case
-    more = kernel_size // 2 * dilation * 2 if with_margin else 0
+    (b, c, h, w), groups, kernel_size = case
+    more = kernel_size // 2 * 2 if with_margin else 0
     shapes = (b, c, h + more, w + more), (b, groups * kernel_size**2, h, w)
     generator = torch.Generator().manual_seed(0)
     value, weight = (
@@ -65,8 +65,8 @@ def make_inputs(
     return value, weight
 
 
-def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[Tensor, ...]:
-    out = local_aggregation(*inputs, *case[2:], way=way)
+def values_and_gradients(impl: str | None, case: Case, *inputs: Tensor) -> tuple[Tensor, ...]:
+    out = local_aggregation(*inputs, case[2], impl=impl)
     # Expanded, as the gradient of a mean is, and exact in every dtype.
     seed = ((torch.arange(out.shape[1], device=out.device) % 16 - 8) / 8).to(out.dtype)
     grads = torch.autograd.grad(out, inputs, seed[:, None, None].expand_as(out))
@@ -78,8 +78,8 @@ def values_and_gradients(way: str | None, case: Case, *inputs: Tensor) -> tuple[
     return out, *grads
 
 
-def check_against_the_reference(way: str | None, case: Case, *inputs: Tensor) -> None:
-    actual = values_and_gradients(way, case, *inputs)
+def check_against_the_reference(impl: str | None, case: Case, *inputs: Tensor) -> None:
+    actual = values_and_gradients(impl, case, *inputs)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     expected = values_and_gradients('reference', case, *exact)
     for a, e in zip(actual, expected, strict=True):
@@ -90,7 +90,7 @@ def check_against_the_reference(way: str | None, case: Case, *inputs: Tensor) ->
 
 @pytest.mark.parametrize('case', CASES)
 def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
-    (b, c, h, w), groups, kernel_size, dilation = case
+    (b, c, h, w), groups, kernel_size = case
     value, weight = make_inputs(case)
     expected = torch.zeros_like(value)
     for channel in range(c):
@@ -99,14 +99,14 @@ def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
                 tap = weight[:, (channel % groups) * kernel_size**2 + i * kernel_size + j]
                 for y in range(h):
                     for x in range(w):
-                        near_y = y + (i - kernel_size // 2) * dilation
-                        near_x = x + (j - kernel_size // 2) * dilation
+                        near_y = y + i - kernel_size // 2
+                        near_x = x + j - kernel_size // 2
                         if 0 <= near_y < h and 0 <= near_x < w:
                             with torch.no_grad():
                                 expected[:, channel, y, x] += (
                                     tap[:, y, x] * value[:, channel, near_y, near_x]
                                 )
-    actual = local_aggregation(value, weight, kernel_size, dilation, way='reference')
+    actual = local_aggregation(value, weight, kernel_size, impl='reference')
     torch.testing.assert_close(actual, expected)
 
 
@@ -116,10 +116,10 @@ def test_a_margin_is_what_pixels_at_the_border_have_beyond_it(case: Case) -> Non
     margin = (value.shape[2] - weight.shape[2]) // 2
     # The same sums for every pixel of the larger map, of which the margin's are left out.
     larger = nn.functional.pad(weight, [margin] * 4)
-    expected = local_aggregation(value, larger, *case[2:], way='reference')
+    expected = local_aggregation(value, larger, case[2], impl='reference')
     h, w = weight.shape[2:]
     expected = expected[..., margin : margin + h, margin : margin + w]
-    actual = local_aggregation(value, weight, *case[2:], way='reference')
+    actual = local_aggregation(value, weight, case[2], impl='reference')
     torch.testing.assert_close(actual, expected)
 
 
@@ -134,25 +134,25 @@ def test_the_eager_way_equals_the_reference_in_every_layout(
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_sums_are_in_fp32_whatever_the_dtype(way: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_sums_are_in_fp32_whatever_the_dtype(impl: str, dtype: torch.dtype) -> None:
     for case in CASES:
-        check_against_the_reference(way, case, *make_inputs(case, 'channels_last', dtype=dtype))
+        check_against_the_reference(impl, case, *make_inputs(case, 'channels_last', dtype=dtype))
 
 
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_value_and_weight_may_differ_in_dtype_as_under_autocast(way: str) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_value_and_weight_may_differ_in_dtype_as_under_autocast(impl: str) -> None:
     value, weight = make_inputs(CASES[0], dtype=torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
-        check_against_the_reference(way, CASES[0], value, weight.bfloat16())
-        check_against_the_reference(way, CASES[0], value.bfloat16(), weight)
+        check_against_the_reference(impl, CASES[0], value, weight.bfloat16())
+        check_against_the_reference(impl, CASES[0], value.bfloat16(), weight)
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 def test_gradients_equal_finite_differences(layout: str) -> None:
     for case in CASES[:1] + CASES[3:7]:
         inputs = make_inputs(case, layout)
-        settings = dict(kernel_size=case[2], dilation=case[3], way='eager')
+        settings = dict(kernel_size=case[2], impl='eager')
         assert torch.autograd.gradcheck(
             lambda v, w, settings=settings: local_aggregation(v, w, **settings),
             inputs,
@@ -180,11 +180,11 @@ def test_the_eager_way_keeps_nothing_but_its_inputs_for_backward() -> None:
 def test_the_op_keeps_the_rules_that_compilers_rely_on() -> None:
     for layout, with_margin in (('contiguous', True), ('half of channels_last', False)):
         inputs = make_inputs(CASES[0], layout, with_margin=with_margin)
-        torch.library.opcheck(torch.ops.mmcontnet.local_aggregation, (*inputs, 3, 1, 'eager'))
+        torch.library.opcheck(torch.ops.mmcontnet.local_aggregation, (*inputs, 3, 'eager'))
         value, weight = (x.detach() for x in inputs)
         grad = local_aggregation(value, weight)
         torch.library.opcheck(
-            torch.ops.mmcontnet.local_aggregation_backward, (grad, value, weight, 3, 1, 'eager')
+            torch.ops.mmcontnet.local_aggregation_backward, (grad, value, weight, 3, 'eager')
         )
 
 
@@ -193,7 +193,7 @@ class Aggregation(nn.Module):
         return local_aggregation(value, value[:, :9])
 
 
-@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and mmdeploy's way
+@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, but mmdeploy uses it
 def test_exported_programs_hold_plain_ops_only() -> None:
     value = torch.randn(1, 12, 5, 7)
     expected = Aggregation()(value)
@@ -205,17 +205,17 @@ def test_exported_programs_hold_plain_ops_only() -> None:
     torch.testing.assert_close(traced(value), expected)
 
 
-@pytest.mark.parametrize('way', ['reference', 'eager'])
-def test_compiled_values_and_gradients_equal_the_reference(way: str) -> None:
+@pytest.mark.parametrize('impl', ['reference', 'eager'])
+def test_compiled_values_and_gradients_equal_the_reference(impl: str) -> None:
     case = CASES[0]
 
     @torch.compile(backend='aot_eager', fullgraph=True)
     def aggregate(value: Tensor, weight: Tensor) -> Tensor:
-        return local_aggregation(value, weight, *case[2:], way=way).sin()
+        return local_aggregation(value, weight, case[2], impl=impl).sin()
 
     inputs = make_inputs(case, 'channels_last')
     out = aggregate(*inputs)
-    expected = local_aggregation(*inputs, *case[2:], way='reference').sin()
+    expected = local_aggregation(*inputs, case[2], impl='reference').sin()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(
         torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
@@ -233,35 +233,14 @@ def test_multiply_adds_are_counted_on_shapes_alone(module: nn.Module, pixels: in
     assert cost.multiply_adds == 2 * 12 * pixels * 9
 
 
-def chosen_way(device: str, dtype: torch.dtype = torch.float32) -> str:
-    ways: list[str] = []
-    with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE, '_op', lambda *args: ways.append(args[-1]))
-        value = torch.empty(1, 12, 5, 7, device=device, dtype=dtype)
-        local_aggregation(value, value[:, :9])
-    return ways[0]
-
-
-def test_gpus_get_the_kernels_if_triton_is_there_and_takes_the_dtype(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(MODULE, '_TRITON', True)
-    assert chosen_way('cpu') == 'eager'
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        assert chosen_way('cuda', dtype) == 'triton'
-    assert chosen_way('cuda', torch.float64) == 'eager'
-    monkeypatch.setattr(MODULE, '_TRITON', False)
-    assert chosen_way('cuda') == 'eager'
-
-
 def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
     ops = torch.ops.mmcontnet
     with FakeTensorMode():
         value = torch.empty(2, 12, 5, 7, device='cuda').to(memory_format=torch.channels_last)
         weight = torch.empty(2, 27, 5, 7, device='cuda', dtype=torch.bfloat16)
-        out = local_aggregation(value, weight, way='triton')
+        out = local_aggregation(value, weight, impl='triton')
         # Where there is no GPU, autograd refuses even fake tensors on one.
-        grads = ops.local_aggregation_backward(out, value, weight, 3, 1, 'triton')
+        grads = ops.local_aggregation_backward(out, value, weight, 3, 'triton')
     for tensor, like in zip((out, *grads), (value, value, weight), strict=True):
         assert tensor.shape == like.shape
         assert tensor.stride() == like.stride()
@@ -272,15 +251,14 @@ def test_fake_cuda_tensors_have_the_shapes_and_formats_of_real_ones() -> None:
 @pytest.mark.parametrize(
     ('value', 'weight', 'settings', 'message'),
     [
-        ((1, 8, 4, 4), (1, 36, 4, 4), dict(kernel_size=2), 'odd kernel sizes .* kernel_size=2'),
-        ((1, 8, 4, 4), (1, 36, 4, 4), dict(dilation=0), 'dilation=0'),
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(kernel_size=2), 'odd kernel sizes, got kernel_size=2'),
         ((1, 8, 4, 4), (1, 27, 4, 4), {}, r'G divides 8'),
         ((1, 8, 4, 4), (1, 35, 4, 4), {}, r'\(1, G \* 9, 4, 4\).*got \(1, 35, 4, 4\)'),
         ((1, 8, 4, 4), (1, 8, 4, 4), {}, r'got \(1, 8, 4, 4\)'),
         ((1, 8, 4, 4), (1, 36, 4, 5), {}, r'got \(1, 36, 4, 5\)'),
         ((1, 8, 6, 6), (1, 36, 4, 6), {}, r'smaller by 2 pixels if .* margin, got \(1, 36, 4, 6\)'),
         ((2, 8, 4, 4), (1, 36, 4, 4), {}, r'\(2, G \* 9, 4, 4\)'),
-        ((1, 8, 4, 4), (1, 36, 4, 4), dict(way='cuda'), "'reference', 'eager', 'triton'"),
+        ((1, 8, 4, 4), (1, 36, 4, 4), dict(impl='cuda'), "'reference', 'eager', 'triton'"),
     ],
 )
 def test_what_cannot_be_computed_is_named(
@@ -293,16 +271,16 @@ def test_what_cannot_be_computed_is_named(
 def check_kernels(device: str) -> str:
     # Small maps then have several tiles in every direction, the last of them in part.
     import_module('mmcontnet.ops.local_aggregation_triton')._TILE = 64
-    case: Case = (1, 6, 3, 5), 3, 3, 1
+    case: Case = (1, 6, 3, 5), 3, 3
     runs: list[tuple[Case, str, tuple[torch.dtype, torch.dtype]]] = [
         *((case, layout, (torch.float32, torch.float32)) for layout in LAYOUTS),
         (case, 'channels_last', (torch.float16, torch.float16)),
         (case, 'channels_last', (torch.bfloat16, torch.bfloat16)),
         (case, 'contiguous', (torch.bfloat16, torch.float32)),
-        (((1, 18, 2, 5), 9, 3, 1), 'channels_last', (torch.float32, torch.float32)),
-        (((2, 3, 2, 3), 1, 5, 2), 'contiguous', (torch.float32, torch.float32)),
-        (((1, 3, 3, 3), 1, 7, 1), 'channels_last', (torch.float32, torch.float32)),
-        (((0, 6, 4, 4), 2, 3, 1), 'contiguous', (torch.float32, torch.float32)),
+        (((1, 18, 2, 5), 9, 3), 'channels_last', (torch.float32, torch.float32)),
+        (((2, 3, 2, 3), 1, 5), 'contiguous', (torch.float32, torch.float32)),
+        (((1, 3, 3, 3), 1, 7), 'channels_last', (torch.float32, torch.float32)),
+        (((0, 6, 4, 4), 2, 3), 'contiguous', (torch.float32, torch.float32)),
     ]
     margins = runs[:2]
     for i, (case, layout, dtypes) in enumerate(runs + margins):
@@ -321,7 +299,7 @@ def test_the_kernels_equal_the_reference() -> None:
 @pytest.mark.parametrize('size', [(64, 56), (128, 28), (256, 14), (512, 7)])
 def test_the_kernels_equal_the_reference_at_the_sizes_of_cotnet(size: tuple[int, int]) -> None:
     channels, side = size
-    case = (4, channels, side, side), channels // 8, 3, 1
+    case = (4, channels, side, side), channels // 8, 3
     for layout in ('contiguous', 'channels_last'):
         inputs = make_inputs(case, layout, 'cuda', torch.float32)
         check_against_the_reference(None, case, *inputs)
@@ -336,7 +314,7 @@ def test_the_kernels_reach_their_share_of_a_copys_bandwidth(
     from triton.testing import do_bench
 
     channels, side = size
-    case: Case = (256, channels, side, side), channels // 8, 3, 1
+    case: Case = (256, channels, side, side), channels // 8, 3
     value, weight = (x.detach() for x in make_inputs(case, 'channels_last', 'cuda', dtype))
     weight = weight.contiguous()  # as GroupNorm gives it
     # Each element is read or written once: value, weight, output; backward also their gradients.
@@ -345,7 +323,7 @@ def test_the_kernels_reach_their_share_of_a_copys_bandwidth(
         ('forward', lambda: local_aggregation(value, weight), moved, 0.7),
         (
             'backward',
-            lambda: MODULE._op_backward(value, value, weight, 3, 1, 'triton'),
+            lambda: MODULE._op_backward(value, value, weight, 3, 'triton'),
             moved + value.numel() + weight.numel(),
             0.5,
         ),
