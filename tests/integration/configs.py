@@ -3,10 +3,10 @@
 from pathlib import Path
 from textwrap import dedent
 
-from ..backbones import small
+from ..families import CONTNET
 from .cli import ROOT
 
-ARCH = {**small.CONTNET, 'depths': (1, 1, 1, 1)}
+ARCH = {**CONTNET, 'depths': (1, 1, 1, 1)}
 
 
 def write_detector(folder: Path) -> Path:
