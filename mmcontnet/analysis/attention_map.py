@@ -109,8 +109,7 @@ def _read_patch_encoder(
         logits = (k @ q[:, query, :, None])[..., 0] / q.shape[-1] ** 0.5
         if layer.position_bias is not None:
             logits = logits + layer.position_bias()[:, query]
-        weights = torch.empty(layer.num_heads, p**2)
-        weights[:, order] = logits.softmax(-1).cpu()
+        weights = logits.softmax(-1).cpu()[:, order.argsort()]
         top, left = row // p * p, column // p * p
         box = (left / w, top / h, (left + p) / w, (top + p) / h)
         maps.append(AttentionMap(name, weights.reshape(-1, p, p), box))

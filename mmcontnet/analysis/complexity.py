@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..builders import build_model, network_errors
+from ..layers import PositionBias
 from .results import read_figures
 
 # How OpenMMLab's backbones name their stages, counted from 0 or from 1, and the norms and the
@@ -139,15 +140,19 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
     """
     model.to('meta').eval()
     parts: defaultdict[str, Cost] = defaultdict(Cost)
-    for name, _ in model.named_modules():
+    interpolations = set()  # of CMT's bias: not counted, as an FPN's are not
+    for name, module in model.named_modules():
         parts[_part(name)] += Cost()
+        if isinstance(module, PositionBias):
+            interpolations.add(name)
     for name, parameter in model.named_parameters():
         parts[_part(name)] += Cost(parameter.numel())
     # The plain form of attention: its two products are counted as what they are.
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(image.to('meta'), *args, **kwargs)
-    # By module, and each includes those within it: what is a module's own stays in its part.
+    # Each module's counts include those of the modules within it, which are taken off again: what
+    # is left, a module's own, is its part's.
     counts = {
         name.partition('.')[2]: Cost(
             0,
@@ -158,7 +163,8 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         if name != 'Global'
     }
     for name, cost in counts.items():
-        parts[_part(name)] += cost
+        if name not in interpolations:
+            parts[_part(name)] += cost
         while name:
             name = name.rpartition('.')[0]
             if name in counts:
