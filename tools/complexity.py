@@ -115,7 +115,10 @@ def main() -> None:
             report.write_json(args.json, result)
         for figure in result if args.all else []:
             if not figure['counted'].items() <= figure['ours'].items():
-                raise UserError(f'figures.json is out of date: {figure["config"]}: {figure}')
+                raise UserError(
+                    f'figures.json is out of date: {figure["config"]}: "ours": '
+                    f'{figure["counted"]}, and not {figure["ours"]}'
+                )
 
 
 if __name__ == '__main__':

@@ -57,7 +57,7 @@ def test_maps_are_the_softmax_of_the_query_over_its_patch(
     for i, (attention, weights) in enumerate(zip(maps, expected, strict=True)):
         layer = layers[i][1]
         torch.testing.assert_close(
-            attention.weights.sum((1, 2)), torch.ones(layer.num_heads), atol=1e-5, rtol=0
+            attention.weights.sum((1, 2)), torch.ones(layer.num_heads).double(), atol=1e-5, rtol=0
         )
         h, w = (-(-side // 2 ** (i // 2 + 2)) for side in image.shape[2:])
         # Row and column of every token, numbered from 1: padding is 0.
