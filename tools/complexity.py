@@ -31,14 +31,12 @@ def parse_args() -> argparse.Namespace:
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument('config', nargs='?', help=NETWORK_HELP)
     network.add_argument('--all', action='store_true', help="the table with the papers' figures")
-    parser.add_argument(
-        '--shape',
-        nargs=2,
-        type=report.positive_int,
-        metavar=('H', 'W'),
-        help='image size in pixels (default: that of the figures file, else 224 x 224 for '
-        "classifiers, the crop for segmenters, and the ConTNet paper's 784 x 1344 for detectors)",
+    size: Any = dict(nargs=2, type=report.positive_int, metavar=('H', 'W'))
+    shape = (
+        'image size in pixels (default: that of the figures file, else 224 x 224 for classifiers, '
+        "the crop for segmenters, and the ConTNet paper's 784 x 1344 for detectors)"
     )
+    parser.add_argument('--shape', help=shape, **size)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures, by part')
     return parser.parse_args()
 

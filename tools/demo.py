@@ -20,56 +20,48 @@ from mmcontnet.errors import UserError
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = report.tool_parser(__doc__)
-    parser.add_argument('image', type=Path, help='image, or folder of images')
-    parser.add_argument('config', help=NETWORK_HELP)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--out',
-        type=Path,
-        help='picture to write, or folder if IMAGE is one (default: named as IMAGE, with _demo)',
-    )
+    option = parser.add_argument
+    option('image', type=Path, help='image, or folder of images')
+    option('config', help=NETWORK_HELP)
+    option('checkpoint', help='checkpoint file')
+    out = 'picture to write, or folder if IMAGE is one (default: named as IMAGE, with _demo)'
+    option('--out', type=Path, help=out)
     report.add_device_option(parser)
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='leave out lower scores (default: %(default)s)'
-    )
+    score = 'leave out detections with lower scores (default: %(default)s)'
+    option('--score-thr', type=float, default=0.3, help=score)
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> None:
-    """Predict and draw, image by image."""
-    images = find_images([args.image])
-    cfg = load_config(args.config)
-    out = args.out or args.image.with_name(f'{args.image.stem}_demo{args.image.suffix}')
-    if out.resolve() == args.image.resolve():
-        raise UserError('--out must not be IMAGE itself')
-    if args.image.is_file():
-        report.check_out(out, SUFFIXES)
-    else:
-        try:
-            out.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f'--out: {error}') from error
-    predictor = Predictor(cfg, args.checkpoint, report.check_device(args.device), args.score_thr)
-    rows = []
-    for image in track(images, description='Images'):
-        open_image(image)
-        seen, picture = predictor(image)
-        file = out / image.name if args.image.is_dir() else out
-        with report.replacing(file) as partial:
-            picture.save(partial)
-        # After the whole name: a.jpg and a.png may lie in one folder.
-        report.write_json(
-            file.with_name(f'{file.name}.json'), dict(image=str(image), predictions=seen)
-        )
-        rows.append([str(file), describe(seen)])
-    print(report.markdown_table(['picture', 'seen'], rows))
-
-
 def main() -> None:
-    """Draw, or say the mistake in one line."""
+    """Predict and draw, image by image."""
     args = parse_args()
     with report.quiet_tool('demo.py'):
-        run(args)
+        images = find_images([args.image])
+        cfg = load_config(args.config)
+        out = args.out or args.image.with_name(f'{args.image.stem}_demo{args.image.suffix}')
+        if out.resolve() == args.image.resolve():
+            raise UserError('--out must not be IMAGE itself')
+        files = {image: out / image.name if args.image.is_dir() else out for image in images}
+        if args.image.is_file():
+            report.check_out(out, SUFFIXES)
+        else:
+            try:
+                out.mkdir(exist_ok=True)
+            except OSError as error:
+                raise UserError(f'--out: {error}') from error
+        device = report.check_device(args.device)
+        predictor = Predictor(cfg, args.checkpoint, device, args.score_thr)
+        rows = []
+        for image, file in track(files.items(), description='Images'):
+            open_image(image)
+            seen, picture = predictor(image)
+            with report.replacing(file) as partial:
+                picture.save(partial)
+            # After the whole name: a.jpg and a.png may lie in one folder.
+            content = dict(image=str(image), predictions=seen)
+            report.write_json(file.with_name(f'{file.name}.json'), content)
+            rows.append([str(file), describe(seen)])
+    print(report.markdown_table(['picture', 'seen'], rows))
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmcontnet.analysis import report
 from mmcontnet.analysis.export import export_onnx
@@ -20,17 +21,12 @@ from mmcontnet.engine import load_config
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = report.tool_parser(__doc__)
-    parser.add_argument('config', help=NETWORK_HELP)
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint file (default: random weights)')
-    parser.add_argument(
-        '--shape',
-        nargs=2,
-        type=report.positive_int,
-        required=True,
-        metavar=('H', 'W'),
-        help='size of the image in pixels',
-    )
-    parser.add_argument('--out', type=Path, required=True, help='.onnx file to write')
+    option = parser.add_argument
+    option('config', help=NETWORK_HELP)
+    option('checkpoint', nargs='?', help='checkpoint file (default: random weights)')
+    size: Any = dict(nargs=2, type=report.positive_int, metavar=('H', 'W'))
+    option('--shape', required=True, help='size of the image in pixels', **size)
+    option('--out', type=Path, required=True, help='.onnx file to write')
     return parser.parse_args()
 
 

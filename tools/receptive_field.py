@@ -1,8 +1,9 @@
 """Show the effective receptive fields of networks side by side: picture, table and JSON.
 
-For each stage, the gradient of its units with respect to images, averaged over images and
-over places within the networks' patches and windows; and the radius that holds 50, 80 and 95 % of
-it. A network without a checkpoint has random weights, and BatchNorm statistics of the images.
+For each stage, the gradient of its units with respect to images, averaged over images and over
+places within the networks' patches and windows; and the radius that holds 50, 80 and 95 % of it.
+CHECKPOINT is one of the whole model; without, a network has random weights, and BatchNorm
+statistics of the images.
 
   python tools/receptive_field.py configs/retinanet_cont_m_fpn_1x_coco.py \\
       mmdet::retinanet/retinanet_r50_fpn_1x_coco.py
@@ -11,6 +12,7 @@ it. A network without a checkpoint has random weights, and BatchNorm statistics 
 import argparse
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -39,49 +41,20 @@ from mmcontnet.engine import load_config
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = report.tool_parser(__doc__)
-    parser.add_argument(
-        'networks',
-        nargs='+',
-        metavar='CONFIG[=CHECKPOINT]',
-        help=f'{NETWORK_HELP}; a checkpoint is one of the whole model',
-    )
-    parser.add_argument(
-        '--images',
-        nargs='+',
-        type=Path,
-        default=[Path('data/tree_crowns/val')],
-        metavar='PATH',
-        help='images, or folders of them (default: %(default)s, '
-        'which tools/prepare_tree_crowns.py makes)',
-    )
-    parser.add_argument(
-        '--count',
-        type=report.positive_int,
-        default=16,
-        help='how many to take, again from the first if need be',
-    )
-    parser.add_argument(
-        '--size',
-        type=report.positive_int,
-        default=672,
-        help='side in pixels to which they are cut; thrice the period of the largest patches, '
-        'which is 224 in ConTNet and Swin (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--stages',
-        nargs='+',
-        type=int,
-        default=[1, 2, 3],
-        metavar='I',
-        help="stages, the backbone's out_indices (default: 1 2 3)",
-    )
+    option = parser.add_argument
+    number: Any = dict(type=report.positive_int)
+    option('networks', nargs='+', metavar='CONFIG[=CHECKPOINT]', help=NETWORK_HELP)
+    images = 'images, or folders of them (default: what tools/prepare_tree_crowns.py makes)'
+    folder = [Path('data/tree_crowns/val')]
+    option('--images', nargs='+', type=Path, default=folder, metavar='PATH', help=images)
+    option('--count', default=16, help='images to take, again from the first if need be', **number)
+    size = 'side in pixels to which images are cut; at best thrice the largest patch (672)'
+    option('--size', default=672, help=size, **number)
+    stages = "stages, the backbone's out_indices (default: 1 2 3)"
+    option('--stages', nargs='+', type=int, default=[1, 2, 3], metavar='I', help=stages)
     report.add_device_option(parser)
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('receptive_field.png'),
-        help='picture to write; the numbers go into a .json beside it (default: %(default)s)',
-    )
+    out = 'picture to write, with the numbers in a .json beside it (default: %(default)s)'
+    option('--out', type=Path, default=Path('receptive_field.png'), help=out)
     return parser.parse_args()
 
 
@@ -113,43 +86,37 @@ def measure(
         return receptive_fields(backbone, progress, args.count)
 
 
-def run(args: argparse.Namespace) -> None:
+def main() -> None:
     """Measure, print and write."""
-    report.check_out(args.out, report.PICTURES)
-    files = find_images(args.images)
-    configs = [load_config(network.partition('=')[0]) for network in args.networks]
-    columns = [
-        (title(cfg, network), measure(cfg, network, files, args))
-        for cfg, network in zip(configs, args.networks, strict=True)
-    ]
-    with report.replacing(args.out) as partial:
-        plot_receptive_fields(columns, partial)
-    results = [
-        dict(
-            network=network,
-            stage=stage,
-            stride=field.stride,
-            radii={str(part): radius for part, radius in zip(PARTS, field.radii, strict=True)},
-        )
-        for network, (_, fields) in zip(args.networks, columns, strict=True)
-        for stage, field in zip(args.stages, fields, strict=True)
-    ]
-    settings = dict(images=[str(path) for path in args.images], count=args.count, size=args.size)
-    report.write_json(args.out.with_suffix('.json'), dict(**settings, results=results))
+    args = parse_args()
+    with report.quiet_tool('receptive_field.py'):
+        report.check_out(args.out, report.PICTURES)
+        files = find_images(args.images)
+        configs = [load_config(network.partition('=')[0]) for network in args.networks]
+        columns = [
+            (title(cfg, network), measure(cfg, network, files, args))
+            for cfg, network in zip(configs, args.networks, strict=True)
+        ]
+        with report.replacing(args.out) as partial:
+            plot_receptive_fields(columns, partial)
+        results = [
+            dict(
+                network=network,
+                stage=stage,
+                stride=field.stride,
+                radii={str(part): radius for part, radius in zip(PARTS, field.radii, strict=True)},
+            )
+            for network, (_, fields) in zip(args.networks, columns, strict=True)
+            for stage, field in zip(args.stages, fields, strict=True)
+        ]
+        content = dict(images=list(map(str, args.images)), count=args.count, size=args.size)
+        report.write_json(args.out.with_suffix('.json'), dict(**content, results=results))
     rows = []
     for r in results:
         radii = (f'{radius:.0f} px' for radius in r['radii'].values())
         rows.append([r['network'], str(r['stage']), f'{r["stride"]:g}', *radii])
     header = ['network', 'stage', 'stride', *(f'{part:.0%} within' for part in PARTS)]
-    print(report.markdown_table(header, rows))
-    print(args.out)
-
-
-def main() -> None:
-    """Show the receptive fields, or the mistake in one line."""
-    args = parse_args()
-    with report.quiet_tool('receptive_field.py'):
-        run(args)
+    print(report.markdown_table(header, rows), args.out, sep='\n')
 
 
 if __name__ == '__main__':
