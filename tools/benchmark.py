@@ -7,146 +7,128 @@ installed. Of a classifier the whole network is measured, of a detector or a seg
 and the neck. Weights are random. A training step is forward, backward and SGD with momentum; fp16
 and bf16 are autocast's.
 
-The networks take turns, and are compared with the first: "speed" above 1 is faster, "time per
-multiply-add" below 1 makes better use of the machine. A ratio is printed with its 95 % confidence
-interval, and not at all if that is wider than 5 % to either side. Peak memory is measured in a
-process for each network, weights included.
+The networks take turns, and are compared with the first: "speed" above 1 is faster, "time per MAC"
+below 1 makes better use of the machine. A ratio is printed with its 95 % confidence interval, and
+not at all if that is wider than 5 % to either side. Peak memory is measured in a process for each
+network, weights included.
 
 On a CPU glibc hands big blocks back to the system at once, and page faults then cost more than the
 networks differ. For all networks it is told not to, by MALLOC_MMAP_THRESHOLD_ and
 MALLOC_TRIM_THRESHOLD_; to measure without, set both to other values yourself.
 """
 
-import argparse
+# ruff: noqa: E402
 import os
-import platform
 import sys
-from dataclasses import asdict
-from pathlib import Path
 
 ALLOCATOR = {'MALLOC_MMAP_THRESHOLD_': str(2**32), 'MALLOC_TRIM_THRESHOLD_': str(2**36)}
+if __name__ == '__main__' and not os.environ.keys() >= ALLOCATOR.keys():
+    # They are read when a process starts. Before the imports, which take seconds.
+    os.execve(sys.executable, sys.orig_argv, {**ALLOCATOR, **os.environ})
+
+import argparse
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcontnet.analysis import report
+from mmcontnet.analysis.benchmark import MAX_UNCERTAINTY, STEPS, Result, Settings, benchmark
+from mmcontnet.errors import UserError
+
+HEADER = 'MACs, ms an image, quartiles, images/s, speed, time per MAC, peak memory'.split(', ')
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.tool_parser(__doc__)
+    number: Any = dict(type=report.positive_int)
     parser.add_argument('networks', nargs='+', metavar='NETWORK')
-    parser.add_argument('--shape', nargs=2, type=int, default=[224, 224], metavar=('H', 'W'))
-    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--shape', nargs=2, default=[224, 224], metavar=('H', 'W'), **number)
+    parser.add_argument('--batch-size', default=8, **number)
     parser.add_argument('--dtype', choices=['fp32', 'fp16', 'bf16'], default='fp32')
-    parser.add_argument(
-        '--memory-format', choices=['channels_last', 'contiguous'], default='channels_last'
-    )
+    formats = ['channels_last', 'contiguous']
+    parser.add_argument('--memory-format', choices=formats, default='channels_last')
     parser.add_argument('--compile', action='store_true', help='use torch.compile')
-    parser.add_argument(
-        '--device', choices=['cpu', 'cuda'], help='default: cuda where there is a GPU'
-    )
-    parser.add_argument('--warmup', type=int, default=3, help='steps before the first sample')
-    parser.add_argument('--rounds', type=int, default=20, help='samples of each network (>= 5)')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if there is a GPU')
+    parser.add_argument('--warmup', default=3, help='steps before the first sample', **number)
+    parser.add_argument('--rounds', default=20, help='samples of each network (>= 5)', **number)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write every sample')
-    args = parser.parse_args()
-    for option, least in (('batch_size', 1), ('warmup', 1), ('rounds', 5)):
-        if getattr(args, option) < least:
-            parser.error(f'--{option.replace("_", "-")} must be at least {least}')
-    if min(args.shape) < 1:
-        parser.error(f'--shape takes positive numbers, got {args.shape[0]} {args.shape[1]}')
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f'--json: no folder {str(args.json.parent)!r}')
-    return args
+    return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, print and write."""
-    # After the allocator is settled: these imports take seconds.
-    import torch
-    from mmengine.logging import MMLogger
-
-    from mmcontnet.analysis.benchmark import MAX_UNCERTAINTY, Settings, benchmark
-    from mmcontnet.analysis.report import markdown_table, write_json
-    from mmcontnet.errors import UserError
-
-    MMLogger.get_current_instance().setLevel('ERROR')  # it tells of every change of scope
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if device == 'cuda' and not torch.cuda.is_available():
-        sys.exit('benchmark.py: error: --device cuda needs a GPU, and PyTorch sees none')
-    settings = Settings(
-        shape=tuple(args.shape),
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        memory_format=args.memory_format,
-        compile=args.compile,
-        device=device,
-        warmup=args.warmup,
-        rounds=args.rounds,
+def describe(result: Result, first: Result, step: str, batch_size: int) -> tuple[list[str], dict]:
+    """Return a row of the table of a step, and the same for programs."""
+    low, median, high = (seconds / batch_size * 1e3 for seconds in result.quartiles(step))
+    ratio, peak = result.speed_ratio(first, step), result.peak_memory.get(step)
+    work = result.cost.multiply_adds / first.cost.multiply_adds
+    per_mac = 1 / (ratio.median * work) if ratio else None
+    row = [
+        result.name,
+        f'{result.cost.multiply_adds / 1e9:.2f} G',
+        f'{median:.2f}',
+        f'{low:.2f} - {high:.2f}',
+        f'{1e3 / median:.1f}',
+        f'{ratio.median:.2f} ± {ratio.uncertainty:.2f}' if ratio else '?',
+        f'{per_mac:.2f}' if per_mac else '?',
+        f'{peak / 2**20:.0f} MiB' if peak else '-',
+    ]
+    return row, dict(
+        seconds=result.times[step],
+        images_per_second=1e3 / median,
+        speed_ratio=asdict(ratio) if ratio else None,
+        time_per_multiply_add_ratio=per_mac,
+        peak_memory_bytes=peak,
     )
-    try:
-        contestants = benchmark(args.networks, settings, lambda line: print(line, file=sys.stderr))
-    except UserError as error:
-        sys.exit(f'benchmark.py: error: {error}')
 
-    machine = platform.machine() if device == 'cpu' else torch.cuda.get_device_name()
+
+def show(results: Sequence[Result], settings: Settings) -> dict[str, Any]:
+    """Print a table a step; return what stands in them for programs."""
+    on_cpu = settings.device == 'cpu'
+    machine = platform.machine() if on_cpu else torch.cuda.get_device_name()
     threads, allocator = torch.get_num_threads(), {name: os.environ[name] for name in ALLOCATOR}
     print(
-        f'batch {args.batch_size}, {args.shape[0]} x {args.shape[1]}, {args.dtype}, '
-        f'{args.memory_format}{", compiled" if args.compile else ""}, {device} ({machine}, '
-        f'{threads} threads), PyTorch {torch.__version__}'
-        + ''.join(f', {name}={value}' for name, value in allocator.items() if device == 'cpu')
+        f'batch {settings.batch_size}, {settings.shape[0]} x {settings.shape[1]}, '
+        f'{settings.dtype}, {settings.memory_format}{", compiled" if settings.compile else ""}, '
+        f'{settings.device} ({machine}, {threads} threads), PyTorch {torch.__version__}'
+        + ''.join(f', {name}={value}' for name, value in allocator.items() if on_cpu)
     )
-    results = [dict(network=c.name, **asdict(c.cost)) for c in contestants]
-    first = contestants[0]
-    for step in first.steps:
+    content: list[dict] = [dict(network=r.name, **asdict(r.cost)) for r in results]
+    for step in STEPS:
         rows = []
-        for contestant, result in zip(contestants, results, strict=True):
-            measured = contestant.steps[step]
-            low, median, high = (seconds / args.batch_size * 1e3 for seconds in measured.quartiles)
-            ratio = measured.speed_ratio(first.steps[step])
-            per_multiply_add = contestant.time_per_multiply_add(first, step)
-            peak = measured.peak_memory
-            rows.append(
-                [
-                    contestant.name,
-                    f'{contestant.cost.multiply_adds / 1e9:.2f} G',
-                    f'{median:.2f}',
-                    f'{low:.2f} - {high:.2f}',
-                    f'{1e3 / median:.1f}',
-                    f'{ratio.median:.2f} ± {ratio.uncertainty:.2f}' if ratio.meaningful else '?',
-                    f'{per_multiply_add:.2f}' if ratio.meaningful else '?',
-                    '-' if peak is None else f'{peak / 2**20:.0f} MiB',
-                ]
-            )
-            result[step] = dict(
-                seconds=measured.times,
-                images_per_second=1e3 / median,
-                speed_ratio=asdict(ratio) if ratio.meaningful else None,
-                time_per_multiply_add_ratio=per_multiply_add if ratio.meaningful else None,
-                peak_memory_bytes=peak,
-            )
-        header = [step, 'multiply-adds', 'ms an image', 'quartiles', 'images/s', 'speed']
-        print('\n' + markdown_table([*header, 'time per multiply-add', 'peak memory'], rows))
+        for result, entry in zip(results, content, strict=True):
+            row, entry[step] = describe(result, results[0], step, settings.batch_size)
+            rows.append(row)
+        print('\n' + report.markdown_table([step, *HEADER], rows))
         if any('?' in row for row in rows):
             print(
                 f'?: no ratio, its 95 % interval is wider than {MAX_UNCERTAINTY:.0%} to either '
                 'side; keep the machine quiet, or raise --rounds'
             )
-    if args.json:
-        environment = dict(
-            machine=machine, threads=threads, torch=torch.__version__, allocator=allocator
-        )
-        content = dict(settings=asdict(settings), environment=environment, results=results)
-        try:
-            write_json(args.json, content)
-        except OSError as error:
-            sys.exit(f'benchmark.py: error: {error}')
+    environment = dict(
+        machine=machine, threads=threads, torch=torch.__version__, allocator=allocator
+    )
+    return dict(settings=asdict(settings), environment=environment, results=content)
 
 
 def main() -> None:
-    """Start again with the allocator's settings, which are read when a process starts."""
+    """Measure, print and write."""
     args = parse_args()
-    if not os.environ.keys() >= ALLOCATOR.keys():
-        os.execve(sys.executable, sys.orig_argv, {**ALLOCATOR, **os.environ})
-    run(args)
+    with report.quiet_tool('benchmark.py'):
+        if args.rounds < 5:
+            raise UserError('--rounds must be at least 5')
+        if args.json:
+            report.check_out(args.json, ('.json',), '--json')
+        options = {name: getattr(args, name) for name in Settings.__dataclass_fields__}
+        options.update(shape=tuple(args.shape), device=report.check_device(args.device))
+        settings = Settings(**options)
+        results = benchmark(args.networks, settings, lambda line: print(line, file=sys.stderr))
+        content = show(results, settings)
+        if args.json:
+            report.write_json(args.json, content)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """Convert an author's checkpoint into one that mmpretrain, mmdet and mmseg load.
 
 The family, the arch and its options are recognised from keys and shapes, and printed: your config's
-backbone needs the same. (Of a ConTNet two things leave no trace in
-its tensors, so only you can tell: pre_norm, and patch_sizes unless each patch has an encoding.)
-Of a file that holds the weights and their EMA the EMA is taken.
+backbone needs the same. (Of a ConTNet two things leave no trace in its tensors, so only you can
+tell: pre_norm, and patch_sizes unless each patch has an encoding.)
+Of a file that holds the weights and their EMA, the EMA is taken.
 
 Use the result as
     init_cfg=dict(type='Pretrained', checkpoint=DST, prefix='backbone.')
@@ -11,9 +11,8 @@ in a detector's backbone, or as load_from of a classification config.
 """
 
 import argparse
-import sys
 
-from mmcontnet.errors import CheckpointError
+from mmcontnet.errors import UserError, add_traceback_option, exit_on_user_error
 from mmcontnet.weights import convert_checkpoint
 
 
@@ -22,19 +21,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_traceback_option(parser)
     parser.add_argument('src', help="the authors' checkpoint")
     parser.add_argument('dst', help='file to write')
     parser.add_argument(
         '--ema',
         action=argparse.BooleanOptionalAction,
-        help='take the EMA of the weights, or (--no-ema) the weights themselves; '
-        'default: the EMA if there is one',
+        help='take the EMA of the weights, or (--no-ema) the weights themselves; default: the EMA '
+        'if there is one',
     )
     args = parser.parse_args()
-    try:
-        converted = convert_checkpoint(args.src, args.dst, args.ema)
-    except (CheckpointError, OSError) as error:
-        sys.exit(f'convert_checkpoint.py: error: {error}')
+    with exit_on_user_error('convert_checkpoint.py'):
+        try:
+            converted = convert_checkpoint(args.src, args.dst, args.ema)
+        except OSError as error:
+            raise UserError(str(error)) from error
     source = f', from {converted.entry!r}' if converted.entry else ''
     print(f'{args.dst}: {len(converted.state_dict)} tensors for {converted.backbone}{source}')
 

@@ -7,8 +7,7 @@ way; the layer itself runs as always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import UserError
 from ..layers import LightweightAttention, PatchEncoder
@@ -68,33 +68,34 @@ def attention_maps(backbone: nn.Module, image: Tensor, place: Place) -> list[Att
         UserError: If no layer of the backbone is known in ``READERS``.
     """
     maps: list[AttentionMap] = []
-    with ExitStack() as hooks:
-        known = False
+    handles: list[RemovableHandle] = []
+    try:
         for name, layer in backbone.named_modules():
             if type(layer) in READERS:
-                known = True
-                hooks.enter_context(READERS[type(layer)](layer, name, place, maps))
-        if not known:
+                handles += READERS[type(layer)](layer, name, place, maps)
+        if not handles:
             layers = ', '.join(layer.__name__ for layer in READERS)
             raise UserError(
                 f'{type(backbone).__name__} has no layer whose attention is known ({layers})'
             )
         with torch.no_grad():
             backbone(image)
+    finally:
+        for handle in handles:
+            handle.remove()
     return maps
 
 
-@contextmanager
 def _read_patch_encoder(
     layer: PatchEncoder, name: str, place: Place, maps: list[AttentionMap]
-) -> Iterator[None]:
+) -> list[RemovableHandle]:
     size = (0, 0)  # of the map, which the layer is told before it asks for queries and keys
 
     def take_size(module: nn.Module, args: tuple[Tensor, tuple[int, int]]) -> None:
         nonlocal size
         size = args[1]
 
-    def take_qkv(module: nn.Module, args: tuple[Tensor], qkv: Tensor) -> None:
+    def read(module: nn.Module, args: tuple[Tensor], qkv: Tensor) -> None:
         (h, w), p = size, layer.patch_size
         row, column = int(place[1] * h), int(place[0] * w)
         # Find the query, and the order of its patch's tokens, by cutting maps as the layer does.
@@ -103,33 +104,22 @@ def _read_patch_encoder(
         mark = window_partition(pad_to_multiple(mark, layer.tile), layer.tile, layer.order)
         patch, query = divmod(int(mark.argmax()), p**2)
         order = window_partition(torch.arange(p**2).reshape(1, 1, p, p), p, layer.order).flatten()
-        q, k, _ = (
-            qkv.reshape(-1, p**2, 3, layer.num_heads, qkv.shape[-1] // (3 * layer.num_heads))[patch]
-            .permute(1, 2, 0, 3)
-            .unbind(0)
-        )
+        patches = qkv.reshape(-1, p**2, 3, layer.num_heads, qkv.shape[-1] // (3 * layer.num_heads))
+        q, k, _ = patches[patch].permute(1, 2, 0, 3).unbind(0)
         logits = (k @ q[:, query, :, None])[..., 0] / q.shape[-1] ** 0.5
         if layer.position_bias is not None:
             logits = logits + layer.position_bias()[:, query]
-        weights = torch.empty(layer.num_heads, p**2)
-        weights[:, order] = logits.softmax(-1).cpu()
+        weights = logits.softmax(-1).cpu()[:, order.argsort()]
         top, left = row // p * p, column // p * p
         box = (left / w, top / h, (left + p) / w, (top + p) / h)
         maps.append(AttentionMap(name, weights.reshape(-1, p, p), box))
 
-    handles = [
-        layer.register_forward_pre_hook(take_size),
-        layer.qkv.register_forward_hook(take_qkv),
-    ]
-    yield
-    for handle in handles:
-        handle.remove()
+    return [layer.register_forward_pre_hook(take_size), layer.qkv.register_forward_hook(read)]
 
 
-@contextmanager
 def _read_lightweight_attention(
     layer: LightweightAttention, name: str, place: Place, maps: list[AttentionMap]
-) -> Iterator[None]:
+) -> list[RemovableHandle]:
     seen: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
@@ -151,19 +141,13 @@ def _read_lightweight_attention(
         box = (0.0, 0.0, columns * layer.reduction / w, rows * layer.reduction / h)
         maps.append(AttentionMap(name, weights, box))
 
-    handles = [
-        layer.q.register_forward_hook(keep),
-        layer.k.register_forward_hook(keep),
-        layer.register_forward_hook(read),
-    ]
-    yield
-    for handle in handles:
-        handle.remove()
+    projections = [projection.register_forward_hook(keep) for projection in (layer.q, layer.k)]
+    return [*projections, layer.register_forward_hook(read)]
 
 
-#: How to read each kind of layer: a context in which it appends its map when it runs. A family with
-#: another kind adds it here.
-READERS: dict[type[nn.Module], Callable[..., AbstractContextManager[None]]] = {
+#: How to read each kind of layer: by hooks that append its map when it runs. A family with another
+#: kind adds it here.
+READERS: dict[type[nn.Module], Callable[..., list[RemovableHandle]]] = {
     LightweightAttention: _read_lightweight_attention,
     PatchEncoder: _read_patch_encoder,
 }

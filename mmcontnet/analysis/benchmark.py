@@ -5,29 +5,28 @@ mean square of the outputs as loss, backward, and a step of SGD with momentum 0.
 0, so that the networks stay what they are). Half precision is autocast's, as OpenMMLab trains with
 it: weights and the optimizer's state are fp32.
 
-Contestants take turns, so that a machine that slows down slows all of them, and a ratio is the
-median of the ratios within each turn.
+Networks take turns, so that a machine that slows down slows all of them, and a ratio is the median
+of the ratios within each turn. The clock is that of ``torch.utils.benchmark``, which waits for the
+GPU; its ``Timer`` warms up before every sample, which takes thrice the time where a step is long.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import timer
 
-from ..errors import UserError
+from ..builders import network_errors
 from .complexity import Cost, count
 from .networks import build_network
 
@@ -40,24 +39,13 @@ STEPS = ('forward', 'train')
 
 #: A sample is as many steps as take this long, in seconds: clocks and launches do not matter then.
 SAMPLE_TIME = 0.05
-#: A ratio is worth printing if its confidence interval reaches at most this far to either side.
+#: A ratio is told if its confidence interval reaches at most this far to either side.
 MAX_UNCERTAINTY = 0.05
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
-
-    Attributes:
-        shape: Height and width of the images in pixels.
-        batch_size: Images a step.
-        dtype: A key of ``DTYPES``.
-        memory_format: A key of ``MEMORY_FORMATS``.
-        compile: Use ``torch.compile``.
-        device: ``'cpu'`` or ``'cuda'``.
-        warmup: Steps before the first sample; at least 1.
-        rounds: Samples of every contestant; at least 2.
-    """
+    """How to measure; the fields are options of tools/benchmark.py."""
 
     shape: tuple[int, int] = (224, 224)
     batch_size: int = 8
@@ -76,69 +64,51 @@ class Ratio:
     median: float
     uncertainty: float
 
-    @property
-    def meaningful(self) -> bool:
-        """Whether the interval is narrow enough for the ratio to say something."""
-        return self.uncertainty <= MAX_UNCERTAINTY * self.median
-
 
 @dataclass
-class Measurement:
-    """What one step of one contestant took.
+class Result:
+    """What was measured of a network.
 
     Attributes:
-        times: Seconds a step, one sample a round.
-        peak_memory: Bytes, see :func:`measure_peak_memory`; None where it cannot be told.
+        name: Of the network.
+        cost: For one image.
+        times: By step, the seconds that a step took, one sample a round.
+        peak_memory: By step in bytes, where it can be measured.
     """
-
-    times: list[float]
-    peak_memory: int | None = None
-
-    @property
-    def quartiles(self) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile of ``times``."""
-        low, median, high = statistics.quantiles(self.times, n=4, method='inclusive')
-        return low, median, high
-
-    def speed_ratio(self, first: Measurement) -> Ratio:
-        """Compare with another contestant of the same rounds; above 1 is faster than it."""
-        ratios = [b / a for a, b in zip(self.times, first.times, strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
-        return Ratio(median, 1.57 * (high - low) / len(ratios) ** 0.5)
-
-
-@dataclass
-class Contestant:
-    """A network's name, its costs for one image, and its measurements by step."""
 
     name: str
     cost: Cost
-    steps: dict[str, Measurement]
+    times: dict[str, list[float]]
+    peak_memory: dict[str, int]
 
-    def time_per_multiply_add(self, first: Contestant, step: str) -> float:
-        """Compare the time a multiply-add takes with another contestant's; below 1 is less."""
-        work = self.cost.multiply_adds / first.cost.multiply_adds
-        return 1 / (self.steps[step].speed_ratio(first.steps[step]).median * work)
+    def quartiles(self, step: str) -> list[float]:
+        """Return the lower quartile, the median and the upper quartile of the times of a step."""
+        return statistics.quantiles(self.times[step], n=4, method='inclusive')
+
+    def speed_ratio(self, first: Result, step: str) -> Ratio | None:
+        """Compare with another network of the same rounds; above 1 is faster than it.
+
+        Returns:
+            None where noise makes the interval wider than ``MAX_UNCERTAINTY``.
+        """
+        ratios = [b / a for a, b in zip(self.times[step], first.times[step], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
+        ratio = Ratio(median, 1.57 * (high - low) / len(ratios) ** 0.5)
+        return ratio if ratio.uncertainty <= MAX_UNCERTAINTY * median else None
 
 
 class Stepper:
-    """A network that is ready to run the steps that are measured.
-
-    Args:
-        network: Takes images, (B, 3, H, W); gives a tensor or a collection of them.
-        settings: How to run it.
-    """
+    """A network, from images (B, 3, H, W) to a tensor or several, ready to run both steps."""
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
-        self.settings = settings
-        self.device = torch.device(settings.device)
+        self.dtype = DTYPES[settings.dtype]
         memory_format = MEMORY_FORMATS[settings.memory_format]
         # mypy takes the overload for devices alone.
-        self.network: Any = network.to(self.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.network: Any = network.to(settings.device).to(memory_format=memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
         if settings.compile:
             self.network = torch.compile(self.network, dynamic=False)
-        images = torch.randn(settings.batch_size, 3, *settings.shape, device=self.device)
+        images = torch.randn(settings.batch_size, 3, *settings.shape, device=settings.device)
         self.images = images.contiguous(memory_format=memory_format)
 
     def forward(self) -> None:
@@ -150,45 +120,29 @@ class Stepper:
     def train(self) -> None:
         """Take a training step on a batch."""
         self.network.train()
-        outputs = self._outputs()
-        torch.stack([out.float().square().mean() for out in outputs]).sum().backward()
+        torch.stack([out.float().square().mean() for out in self._outputs()]).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _outputs(self) -> list[Tensor]:
-        dtype = DTYPES[self.settings.dtype]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    def _outputs(self) -> Sequence[Tensor]:
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.images.device.type, dtype=self.dtype, enabled=enabled):
             outputs = self.network(self.images)
-        return [out for out in tree_leaves(outputs) if isinstance(out, Tensor)]
+        return [outputs] if isinstance(outputs, Tensor) else outputs
 
     def time(self, step: str, steps: int = 1) -> float:
         """Run a step several times and return the seconds that one took."""
         run: Callable[[], None] = getattr(self, step)
-        self._synchronize()
-        start = time.perf_counter()
+        start = timer()
         for _ in range(steps):
             run()
-        self._synchronize()
-        return (time.perf_counter() - start) / steps
-
-    def _synchronize(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize()
+        return (timer() - start) / steps
 
 
 def measure_times(
     steppers: Sequence[Stepper], settings: Settings, report: Callable[[str], None]
 ) -> list[dict[str, list[float]]]:
-    """Time contestants in turns.
-
-    Args:
-        steppers: The contestants.
-        settings: How to measure.
-        report: Is told the progress.
-
-    Returns:
-        For each contestant and step, the seconds a step took in every round.
-    """
+    """Time networks in turns: for each, by step, the seconds that a step took in every round."""
     samples: list[dict[str, list[float]]] = [{step: [] for step in STEPS} for _ in steppers]
     for step in STEPS:
         report(f'warming up: {step}')
@@ -204,54 +158,45 @@ def measure_times(
     return samples
 
 
-def measure_peak_memory(build: Callable[[], nn.Module], settings: Settings) -> dict[str, int]:
-    """Measure the peak memory of every step in a process of its own.
+def peak_memory(build: Callable[..., nn.Module], settings: Settings, *args: Any) -> dict[str, int]:
+    """Measure the peak memory of every step; only in a process that has done nothing else.
 
     On CUDA it is PyTorch's peak of allocated bytes. On a CPU it is by how much the process's
     resident set grew since before the network was built, libraries' workspaces included; that needs
     Linux, and tells nothing of a compiled network, because the compiler works in the same process.
 
     Args:
-        build: Makes the network; can be pickled.
+        build: Makes the network.
         settings: How to run it.
+        args: For ``build``.
 
     Returns:
         Bytes by step, with weights, and for ``train`` gradients and the optimizer's state; empty
         where it cannot be measured.
     """
-    if settings.device == 'cpu' and (settings.compile or not Path('/proc/self/status').is_file()):
+    on_cpu, status = settings.device == 'cpu', Path('/proc/self/status')
+    if on_cpu and (settings.compile or not status.is_file()):
         return {}
-    # A fresh interpreter: a fork would start with its parent's memory.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_memory, build, settings).result()
 
+    def resident(field: str) -> int:
+        return int(status.read_text().partition(f'{field}:')[2].split()[0]) * 1024
 
-def _peak_memory(build: Callable[[], nn.Module], settings: Settings) -> dict[str, int]:
-    on_cpu = settings.device == 'cpu'
     # What is imported on the way is not the network's. Not all can be built without memory.
     with suppress(Exception), torch.device('meta'):
-        build()
-    before = _resident('VmRSS') if on_cpu else 0
-    stepper = Stepper(build(), settings)
+        build(*args)
+    before = resident('VmRSS') if on_cpu else 0
+    stepper = Stepper(build(*args), settings)
     peaks = {}
     for step in STEPS:
         for _ in range(2):  # the optimizer's state comes with the first step
             stepper.time(step)
-        peaks[step] = _resident('VmHWM') - before if on_cpu else torch.cuda.max_memory_allocated()
+        peaks[step] = resident('VmHWM') - before if on_cpu else torch.cuda.max_memory_allocated()
     return peaks
-
-
-def _resident(field: str) -> int:
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{field}:'):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f'/proc/self/status has no {field}')
 
 
 def benchmark(
     names: Sequence[str], settings: Settings, report: Callable[[str], None] = lambda line: None
-) -> list[Contestant]:
+) -> list[Result]:
     """Measure networks side by side.
 
     Args:
@@ -261,7 +206,7 @@ def benchmark(
         report: Is told the progress.
 
     Returns:
-        The contestants, in the order of ``names``.
+        One result a network, in the order of ``names``.
 
     Raises:
         UserError: If a network cannot be built or run.
@@ -270,29 +215,26 @@ def benchmark(
     steppers, costs = [], []
     for name in names:
         report(f'{"building and compiling" if settings.compile else "building"} {name}')
-        try:
-            network = build_network(name)
+        network = build_network(name)
+        with network_errors(name):
             costs.append(count(deepcopy(network), torch.empty(1, 3, *settings.shape)).total)
             steppers.append(Stepper(network, settings))
             for step in STEPS:
                 steppers[-1].time(step)
-        # Networks come from anywhere, and refuse sizes and precisions in their own ways.
-        except Exception as error:
-            reason = str(error).partition('\n')[0]
-            kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-            raise UserError(f'{name}: {kind}{reason}') from error
     samples = measure_times(steppers, settings, report)
     del steppers, network  # make room for the processes that come
     if settings.device == 'cuda':
         torch.cuda.empty_cache()
-    contestants = []
+    results = []
     for name, cost, times in zip(names, costs, samples, strict=True):
         report(f'measuring the peak memory of {name}')
+        # A fresh interpreter: a fork would start with its parent's memory.
+        spawn = multiprocessing.get_context('spawn')
         try:
-            peaks = measure_peak_memory(partial(build_network, name), settings)
-        except RuntimeError as error:  # a process that ran out of memory, or was killed for it
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                peaks = pool.submit(peak_memory, build_network, settings, name).result()
+        except RuntimeError as error:  # it ran out of memory, or was killed for it
             report(f'no peak memory of {name}: {error}')
             peaks = {}
-        steps = {step: Measurement(times[step], peaks.get(step)) for step in STEPS}
-        contestants.append(Contestant(name, cost, steps))
-    return contestants
+        results.append(Result(name, cost, times, peaks))
+    return results

@@ -1,11 +1,10 @@
-"""Parameters, multiply-adds and activations of the network that a config describes, by its parts.
+"""Parameters and MACs of the network that a config describes, by its parts.
 
-Nothing is computed: tensors have shapes alone (the meta device).
-
-Counted are convolutions, linear layers, matrix products (attention's two included), and whatever
-else has a formula in PyTorch's registry. An op that PyTorch cannot see into, say a Triton kernel or
-local aggregation, joins in the file that defines it: it is a ``torch.library`` op with a fake
-implementation, and states its cost beside it::
+Nothing is computed: tensors have shapes alone (the meta device). MACs (multiply-adds) are half of
+what PyTorch's ``FlopCounterMode`` counts: convolutions, linear layers, matrix products (attention's
+two included), and whatever else has a formula. An op that PyTorch cannot see into, say a Triton
+kernel or local aggregation, joins in the file that defines it: it is a ``torch.library`` op with a
+fake implementation, and states its cost beside it::
 
     @register_flop_formula(torch.ops.mmcontnet.local_aggregation)
     def flops(v_shape, w_shape, *args, out_shape, **kwargs):
@@ -14,9 +13,9 @@ implementation, and states its cost beside it::
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,20 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
+from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import UserError
+from ..builders import build_model, network_errors
+from ..layers import PositionBias
 from ..ops import force_reference
-from .networks import build_model
 from .results import read_figures
 
 # How OpenMMLab's backbones name their stages, counted from 0 or from 1, and the norms and the
 # downsampling that some keep beside them (ConvNeXt's downsample_layers.0 is its stem).
-_STAGE = re.compile(r'(?:stages\.|layers\.|norm)(?P<from0>\d+)|(?:layer|stage)(?P<from1>\d+)')
-_BETWEEN = re.compile(r'downsample_layers\.(?P<from0>[1-9])')
+_STAGE = re.compile(
+    r'(?:stages\.|layers\.|norm|downsample_layers\.(?!0))(?P<from0>\d+)|(?:layer|stage)(?P<from1>\d+)'
+)
+#: Products of two computed matrices: attention's.
+_PRODUCTS = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
 
 @dataclass
@@ -48,16 +47,20 @@ class Cost:
 
     Attributes:
         parameters: Number of parameters, frozen ones and those of auxiliary heads included.
-        multiply_adds: Of what is counted; a multiplication and its addition are one.
-        attention: The part of ``multiply_adds`` in products of two computed matrices: attention's.
-        activations: Elements of the outputs of what is counted, attention maps included: fvcore's
-            definition, and in a network of convolutions that of RegNet's paper.
+        multiply_adds: MACs of what is counted.
+        attention: The share of ``multiply_adds`` in products of two computed matrices: attention's.
     """
 
     parameters: int = 0
     multiply_adds: int = 0
     attention: int = 0
-    activations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters,
+            self.multiply_adds + other.multiply_adds,
+            self.attention + other.attention,
+        )
 
 
 @dataclass
@@ -75,8 +78,7 @@ class Complexity:
     @property
     def total(self) -> Cost:
         """The sum of all parts."""
-        parts = self.parts.values()
-        return Cost(*(sum(getattr(part, f.name) for part in parts) for f in fields(Cost)))
+        return sum(self.parts.values(), Cost())
 
 
 def default_shape(cfg: Config) -> tuple[int, int]:
@@ -105,20 +107,13 @@ def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
     Raises:
         UserError: If the model cannot be built or run on shapes alone.
     """
-    model = build_model(cfg, meta=True)
+    model: Any = build_model(cfg, meta=True)
     sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), shape)
     sample = BaseDataElement(metainfo=dict(**sizes, scale_factor=(1.0, 1.0)))
-    try:
-        if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
-            _stand_in_for_proposals(model)
+    if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+        _stand_in_for_proposals(model)
+    with network_errors(f'the model cannot be counted at {shape[0]} x {shape[1]}'):
         return count(model, torch.empty(1, 3, *shape), [sample], mode='tensor')
-    # Any package's forward: what it raises is mostly an op that has no shape function.
-    except Exception as error:
-        reason = str(error).partition('\n')[0]
-        raise UserError(
-            f'the model cannot be counted at {shape[0]} x {shape[1]}: '
-            f'{type(error).__name__}: {reason}'
-        ) from error
 
 
 def _stand_in_for_proposals(model: Any) -> None:
@@ -136,7 +131,7 @@ def _roi_features(extractor: Any, maps: tuple[Tensor, ...], rois: Tensor, *args:
 
 
 def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complexity:
-    """Count one call of a model; afterwards the model is on the meta device, in eval mode.
+    """Count one call of a model; afterwards it is on the meta device, in eval mode.
 
     Args:
         model: Any module.
@@ -144,20 +139,41 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         args: Further arguments.
         kwargs: Further arguments.
     """
-    # Where parameters require gradients, ModuleTracker fails at views of them.
+    # FlopCounterMode fails at views of parameters that require gradients.
     model.to('meta').eval().requires_grad_(False)
-    parts: dict[str, Cost] = {}
-    for name, _ in model.named_modules():
-        parts.setdefault(_part(name), Cost())
+    parts: defaultdict[str, Cost] = defaultdict(Cost)
+    interpolations = set()  # of CMT's bias: not counted, as an FPN's are not
+    for name, module in model.named_modules():
+        parts[_part(name)] += Cost()
+        if isinstance(module, PositionBias):
+            interpolations.add(name)
     for name, parameter in model.named_parameters():
-        parts.setdefault(_part(name), Cost()).parameters += parameter.numel()
-    tracker = ModuleTracker()
+        parts[_part(name)] += Cost(parameter.numel())
     # The plain form of attention: its two products are counted as what they are.
-    plain = sdpa_kernel(SDPBackend.MATH)
-    with force_reference(), tracker, _Counter(parts, tracker), torch.no_grad(), plain:
+    counter = FlopCounterMode(display=False)
+    with force_reference(), counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(image.to('meta'), *args, **kwargs)
+    # Each module's counts include those of the modules within it, which are taken off again: what
+    # is left, a module's own, is its part's.
+    counts = {
+        name.partition('.')[2]: Cost(
+            0,
+            sum(flops.values()) // 2,
+            sum(flops.get(op, 0) for op in _PRODUCTS) // 2,
+        )
+        for name, flops in counter.get_flop_counts().items()
+        if name != 'Global'
+    }
+    for name, cost in counts.items():
+        if name not in interpolations:
+            parts[_part(name)] += cost
+        while name:
+            name = name.rpartition('.')[0]
+            if name in counts:
+                parts[_part(name)] += Cost(0, -cost.multiply_adds, -cost.attention)
+                break
     if not any(name.startswith('stage ') for name in parts):
-        parts = {('backbone' if name == 'stem' else name): cost for name, cost in parts.items()}
+        parts['backbone'] = parts.pop('stem', Cost())
     order = sorted(parts, key=_place)
     return Complexity({name: parts[name] for name in order if parts[name] != Cost()})
 
@@ -167,7 +183,7 @@ def _part(name: str) -> str:
     child, _, rest = name.partition('.')
     if child != 'backbone':
         return child
-    stage = _STAGE.match(rest) or _BETWEEN.match(rest)
+    stage = _STAGE.match(rest)
     if stage is None:
         return 'stem'
     return f'stage {int(stage["from0"]) + 1}' if stage['from0'] else f'stage {stage["from1"]}'
@@ -178,31 +194,3 @@ def _place(part: str) -> int:
     if part == 'stem':
         return 0
     return int(part.partition(' ')[2]) if part.startswith('stage ') else 1000
-
-
-class _Counter(TorchDispatchMode):
-    """Add what every op costs to the part that it runs in."""
-
-    def __init__(self, parts: dict[str, Cost], tracker: ModuleTracker) -> None:
-        super().__init__()
-        self.parts = parts
-        self.tracker = tracker
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        # The innermost of the modules that are running; their names begin with the model's.
-        module = max(self.tracker.parents - {'Global'}, key=len, default='')
-        # Not of CMT's position bias, which is interpolated: nobody counts an FPN's either.
-        if formula is not None and not module.endswith('.position_bias'):
-            cost = self.parts[_part(module.partition('.')[2])]
-            multiply_adds = formula(*args, **(kwargs or {}), out_val=out) // 2
-            cost.multiply_adds += multiply_adds
-            if func._overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm):
-                cost.attention += multiply_adds
-            cost.activations += sum(
-                math.prod(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)
-            )
-        return out

@@ -1,4 +1,4 @@
-"""What it takes to look into a backbone: its weights, and photographs as its input."""
+"""Backbones with their weights, and images as their input, for the tools that look inside."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..builders import network_errors
 from ..engine import load_checkpoint
 from ..errors import UserError
 
@@ -47,21 +48,15 @@ def build_backbone(
         backbone_class = registry.get(config.type) if isinstance(config.type, str) else config.type
         if backbone_class is None:
             raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
-        arguments = inspect.signature(backbone_class).parameters
         if stages is not None:
-            if 'out_indices' not in arguments:
-                raise UserError(f'{backbone_class.__name__} has no out_indices to choose stages by')
             config.out_indices = tuple(stages)
-        if 'init_cfg' in arguments:
-            config.init_cfg = None
+        config.pop('init_cfg', None)
+        arguments = inspect.signature(backbone_class).parameters
         if checkpoint is None and 'zero_init_residual' in arguments:
             # It would make an identity of every residual block.
             config.zero_init_residual = False
-        try:
+        with network_errors('model.backbone'):
             backbone = registry.build(config)
-        # The constructors of any package: whatever they raise is about the config.
-        except Exception as error:
-            raise UserError(f'model.backbone: {error}') from error
     if checkpoint is not None:
         load_checkpoint(backbone, checkpoint, prefix='backbone.')
     elif hasattr(backbone, 'init_weights'):
@@ -114,11 +109,24 @@ def to_input(image: Image.Image, cfg: Config) -> Tensor:
     return ((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List the image files among paths, and those directly in folders among them, by name.
+def open_image(path: Path) -> Image.Image:
+    """Read an image file as RGB.
 
     Raises:
-        UserError: For what does not exist or is no image, and for folders without images.
+        UserError: If it cannot be read.
+    """
+    try:
+        return Image.open(path).convert('RGB')
+    # Pillow's decoders raise many; OSError is theirs for what is no image, or is cut short.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f'cannot read image {str(path)!r}: {error}') from error
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List the files among paths, and the image files directly in folders among them, by name.
+
+    Raises:
+        UserError: For what does not exist, and for folders without images.
     """
     found: list[Path] = []
     for path in paths:
@@ -128,9 +136,4 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir() and not inside:
             raise UserError(f'no images ({", ".join(SUFFIXES)}) in folder {str(path)!r}')
         found += inside or [path]
-    for path in found:
-        try:
-            Image.open(path).close()
-        except UnidentifiedImageError as error:
-            raise UserError(f'{str(path)!r} is no image') from error
     return found

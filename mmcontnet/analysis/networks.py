@@ -1,17 +1,14 @@
-"""Find and build the networks that the tools look at, from this project or from others."""
+"""Networks by name, of this project or of others, for the tools that compare them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
-import torch
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from ..builders import build_model
 from ..engine import load_config
 from ..errors import UserError
 
@@ -22,34 +19,6 @@ NETWORK_HELP = (
     "classifier, as in cont_m, cmt_s, cotnet50; or a model of mmpretrain's, as in "
     'resnet50_8xb32_in1k'
 )
-
-
-def build_model(cfg: Config, *, meta: bool = False) -> nn.Module:
-    """Build the model of a config with random weights: nothing is loaded or downloaded.
-
-    Args:
-        cfg: Config of a detector, a segmenter or a classifier.
-        meta: Build it without memory where its constructors can.
-
-    Raises:
-        UserError: If there is none, or it cannot be built.
-    """
-    if 'backbone' not in (cfg.get('model') or {}):
-        raise UserError('the config has no model.backbone')
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    if meta:
-        try:
-            with torch.device('meta'):
-                return MODELS.build(deepcopy(cfg.model))
-        # Swin's, for one, reads numbers from tensors. What is wrong on the CPU too is said below.
-        except Exception:
-            pass
-    try:
-        return MODELS.build(deepcopy(cfg.model))
-    # The constructors of any package: whatever they raise is about the config.
-    except Exception as error:
-        reason = str(error).partition('\n')[0]
-        raise UserError(f'the model cannot be built: {type(error).__name__}: {reason}') from error
 
 
 class Network(nn.Module):

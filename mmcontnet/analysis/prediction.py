@@ -1,27 +1,27 @@
-"""Predictions on pictures, by each OpenMMLab package's own inference functions and visualisers."""
+"""Predictions on images, by the inferencers of mmdet, mmseg and mmpretrain."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import mmcv
-import torch
+import numpy as np
 from mmengine.config import Config
-from mmengine.structures import BaseDataElement
+from PIL import Image
 
+from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint, safe_loading
 from ..errors import UserError
-from .networks import build_model
 
 #: How many classes of a classifier's scores are told.
 TOP = 5
 
 
 class Predictor:
-    """A detector, a segmenter or a classifier with its weights, for one picture at a time.
+    """A detector, a segmenter or a classifier with its weights, for one image at a time.
 
     Args:
         cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
@@ -34,118 +34,88 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
-        packages = {
-            'mmdet': self._start_mmdet,
-            'mmseg': self._start_mmseg,
-            'mmpretrain': self._start_mmpretrain,
-        }
         self.scope = cfg.get('default_scope')
-        if self.scope not in packages:
-            raise UserError(f'default_scope must be one of {", ".join(packages)}, not {self.scope}')
         self.score_thr = score_thr
-        self.model: Any
-        self.infer: Callable[[str], BaseDataElement]
-        self.visualizer: Any  # not the config's, which would write to its backends too
+        self.inferencer: Any
         # The packages would merely warn.
         load_checkpoint(build_model(cfg, meta=True), checkpoint)
         with safe_loading():
-            packages[self.scope](cfg, checkpoint, device)
-        self.visualizer.dataset_meta = self.meta
+            if self.scope == 'mmdet':
+                from mmdet.apis import DetInferencer
 
-    def _start_mmdet(self, cfg: Config, checkpoint: str, device: str) -> None:
-        from mmdet.apis import inference_detector, init_detector
-        from mmdet.visualization import DetLocalVisualizer
+                cfg.visualizer = dict(type='DetLocalVisualizer')  # the config's has its own outputs
+                self.inferencer = DetInferencer(cfg, checkpoint, device, show_progress=False)
+                self.classes = self.inferencer.model.dataset_meta.get('classes')
+            elif self.scope == 'mmseg':
+                from mmseg.apis import MMSegInferencer
 
-        self.visualizer = DetLocalVisualizer()
-        self.model = init_detector(cfg, checkpoint, device=device)
-        self.meta = self.model.dataset_meta
-        self.infer = lambda image: inference_detector(self.model, image)
+                cfg.visualizer = dict(type='SegLocalVisualizer')
+                self.inferencer = MMSegInferencer(
+                    cfg, checkpoint, device=device, show_progress=False
+                )
+                self.classes = self.inferencer.model.dataset_meta.get('classes')
+            elif self.scope == 'mmpretrain':
+                from mmpretrain.apis import ImageClassificationInferencer
 
-    def _start_mmseg(self, cfg: Config, checkpoint: str, device: str) -> None:
-        from mmengine.model import revert_sync_batchnorm
-        from mmseg.apis import inference_model, init_model
-        from mmseg.visualization import SegLocalVisualizer
+                self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
+                self.classes = self.inferencer.classes
+            else:
+                raise UserError(
+                    f'default_scope must be mmdet, mmseg or mmpretrain, not {self.scope}'
+                )
 
-        self.visualizer = SegLocalVisualizer(alpha=0.5)  # the image shows through
-        # Which the package's configs name, and its inference reads.
-        if 'test_pipeline' not in cfg:
-            cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
-        self.model = revert_sync_batchnorm(init_model(cfg, checkpoint, device=device))
-        self.meta = self.model.dataset_meta
-        self.infer = lambda image: inference_model(self.model, image)
-
-    def _start_mmpretrain(self, cfg: Config, checkpoint: str, device: str) -> None:
-        from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.visualization import UniversalVisualizer
-
-        self.visualizer = UniversalVisualizer()
-        inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
-        self.model = inferencer.model
-        self.meta = dict(classes=inferencer.classes)
-        self.infer = lambda image: inferencer.forward(next(inferencer.preprocess([image])))[0]
-
-    def __call__(self, image: Path, picture: Path) -> list[dict[str, Any]]:
+    def __call__(self, image: Path) -> tuple[list[dict[str, Any]], Image.Image]:
         """Predict, and draw the prediction on the image.
 
         Args:
             image: File.
-            picture: File to write; its suffix says the format.
 
         Returns:
-            What is seen, with ``label`` and ``score``. From a detector: boxes (x1, y1, x2, y2 in
-            pixels), and masks run-length encoded as in COCO, best first. From a segmenter: the
-            classes that are there, with their ``share`` of the pixels instead of a score. From a
-            classifier: the best ``TOP`` classes.
+            What is seen, with ``label`` and ``score``, and the picture. From a detector: boxes (x1,
+            y1, x2, y2 in pixels), and masks run-length encoded as in COCO, best first. From a
+            segmenter: the classes that are there, with their ``share`` of the pixels instead of a
+            score. From a classifier: the best ``TOP`` classes.
+
+        Raises:
+            UserError: If the network cannot take the image.
         """
-        with torch.no_grad():
-            sample = self.infer(str(image))
-        pixels = mmcv.imread(str(image), channel_order='rgb')
-        out = dict(draw_gt=False, out_file=str(picture))
-        if self.scope == 'mmdet':
-            out['pred_score_thr'] = self.score_thr
-        if self.scope == 'mmpretrain':
-            self.visualizer.visualize_cls(pixels, sample, classes=self.meta['classes'], **out)
-            return self._list_classes(sample)
-        self.visualizer.add_datasample(image.name, pixels, sample, **out)
-        return self._list_instances(sample) if self.scope == 'mmdet' else self._list_areas(sample)
+        with network_errors(f'image {str(image)!r}'), TemporaryDirectory() as folder:
+            if self.scope == 'mmdet':
+                results = self.inferencer(
+                    str(image), return_vis=True, pred_score_thr=self.score_thr
+                )
+                seen = self._list_instances(results['predictions'][0])
+                pixels = results['visualization'][0]
+            elif self.scope == 'mmseg':
+                # Half the image shows through.
+                results = self.inferencer(str(image), return_vis=True, opacity=0.5)
+                seen, pixels = self._list_areas(results['predictions']), results['visualization']
+            else:  # it only draws into folders
+                results = self.inferencer(str(image), show_dir=folder)
+                seen = self._list_classes(results[0]['pred_scores'])
+                pixels = self.inferencer.visualizer.get_image()
+        return seen, Image.fromarray(pixels)
 
-    def _label(self, index: Any) -> str:
-        classes = self.meta.get('classes')
-        return classes[int(index)] if classes else str(int(index))
+    def _label(self, index: int) -> str:
+        return self.classes[index] if self.classes else str(index)
 
-    def _list_instances(self, sample: Any) -> list[dict[str, Any]]:
-        instances = sample.pred_instances.cpu()
-        instances = instances[instances.scores >= self.score_thr]
+    def _list_instances(self, prediction: dict[str, list]) -> list[dict[str, Any]]:
+        names = dict(labels='label', scores='score', bboxes='box', masks='mask')
         found = [
-            dict(label=self._label(label), score=float(score), box=box.tolist())
-            for label, score, box in zip(
-                instances.labels, instances.scores, instances.bboxes, strict=True
-            )
+            dict(zip([names[key] for key in prediction], values, strict=True))
+            for values in zip(*prediction.values(), strict=True)
         ]
-        if 'masks' in instances:
-            from mmdet.structures.mask import encode_mask_results
+        for instance in found:
+            instance['label'] = self._label(instance['label'])
+        return [instance for instance in found if instance['score'] >= self.score_thr]
 
-            for instance, mask in zip(
-                found, encode_mask_results(instances.masks.numpy()), strict=True
-            ):
-                instance['mask'] = dict(size=mask['size'], counts=mask['counts'].decode())
-        return found
+    def _list_areas(self, labels: np.ndarray) -> list[dict[str, Any]]:
+        areas = Counter(labels.flatten().tolist()).most_common()
+        return [dict(label=self._label(i), share=count / labels.size) for i, count in areas]
 
-    def _list_areas(self, sample: Any) -> list[dict[str, Any]]:
-        labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
-        shares = counts / counts.sum()
-        areas = [
-            dict(label=self._label(label), share=float(share))
-            for label, share in zip(labels, shares, strict=True)
-        ]
-        return sorted(areas, key=lambda area: -area['share'])
-
-    def _list_classes(self, sample: Any) -> list[dict[str, Any]]:
-        best = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
-        return [
-            dict(label=self._label(label), score=float(score))
-            for score, label in zip(*best, strict=True)
-        ]
+    def _list_classes(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        best = np.argsort(-scores)[:TOP].tolist()
+        return [dict(label=self._label(i), score=float(scores[i])) for i in best]
 
 
 def describe(seen: Sequence[dict[str, Any]]) -> str:

@@ -1,20 +1,74 @@
-"""What the tools print for people and write for programs."""
+"""What the tools share: options, errors, and what they print for people and write for programs."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.backend_bases import FigureCanvasBase
+from mmengine.logging import MMLogger
 
-from ..errors import UserError
+from ..errors import UserError, add_traceback_option, exit_on_user_error
 
 #: What matplotlib can write.
 PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
+
+
+def tool_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that shows a tool's docstring as it is, with ``--traceback``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_traceback_option(parser)
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """Read a number of at least 1: a ``type`` for options."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {number}')
+    return number
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, for :func:`check_device`."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: cuda if there is a GPU)')
+
+
+def check_device(device: str | None) -> str:
+    """Return the device that was asked for, or the default.
+
+    Raises:
+        UserError: If PyTorch cannot use it.
+    """
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition('\n')[0]
+        raise UserError(f'--device {device}: {reason}') from error
+    return device
+
+
+@contextmanager
+def quiet_tool(name: str) -> Iterator[None]:
+    """Run a tool: errors of users in one line, and of mmengine's log warnings neither."""
+    logger = MMLogger.get_current_instance()  # it tells of every change of scope
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with exit_on_user_error(name):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -58,11 +112,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file that appears, or is replaced, if nothing fails.
+
+    Raises:
+        UserError: If it cannot be written.
     """
     partial = path.with_name(f'{path.stem}.{os.getpid()}.partial{path.suffix}')
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        raise UserError(f'cannot write {str(path)!r}: {error.strerror or error}') from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -71,7 +130,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all.
 
     Raises:
-        OSError: If the file cannot be written.
+        UserError: If the file cannot be written.
     """
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + '\n')

@@ -1,7 +1,11 @@
+"""Throughput and peak memory side by side: mmcontnet.analysis.benchmark and its command line."""
+
 import json
+import multiprocessing
 import os
+import subprocess
 import sys
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,25 +13,29 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from mmcontnet.analysis import benchmark as module
 from mmcontnet.analysis.benchmark import (
+    DTYPES,
+    MEMORY_FORMATS,
+    SAMPLE_TIME,
     STEPS,
-    Contestant,
-    Measurement,
+    Ratio,
+    Result,
     Settings,
     Stepper,
     benchmark,
-    measure_peak_memory,
     measure_times,
+    peak_memory,
 )
 from mmcontnet.analysis.complexity import Cost
-from mmcontnet.analysis.networks import Network, build_model, build_network
+from mmcontnet.analysis.networks import Network, build_network
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
+from ..integration.cli import ROOT
+from ..integration.configs import write_classifier
 
-ROOT = Path(__file__).parents[2]
 TINY = Settings(shape=(8, 12), batch_size=4, warmup=1, rounds=5)
 
 
@@ -68,14 +76,14 @@ def test_precision_and_memory_format_are_as_asked(dtype: str, memory_format: str
     network.register_forward_hook(lambda _, args, out: seen.extend([args[0], out]))
     Stepper(network, Settings((8, 12), 2, dtype, memory_format)).train()
     image, out = seen
-    expected = module.MEMORY_FORMATS[memory_format]
+    expected = MEMORY_FORMATS[memory_format]
     assert image.is_contiguous(memory_format=expected)
     assert network[0].weight.is_contiguous(memory_format=expected)
     assert network[0].weight.dtype == torch.float32
-    assert out.dtype == module.DTYPES[dtype]
+    assert out.dtype == DTYPES[dtype]
 
 
-def test_contestants_take_turns_to_and_fro_and_fast_steps_are_repeated() -> None:
+def test_networks_take_turns_to_and_fro_and_fast_steps_are_repeated() -> None:
     calls: list[tuple[str, str, int]] = []
 
     class Fake:
@@ -86,7 +94,7 @@ def test_contestants_take_turns_to_and_fro_and_fast_steps_are_repeated() -> None
             calls.append((self.name, step, steps))
             return self.seconds
 
-    steppers = [Fake('slow', 1.0), Fake('fast', module.SAMPLE_TIME / 7)]
+    steppers = [Fake('slow', 1.0), Fake('fast', SAMPLE_TIME / 7)]
     settings = Settings(warmup=2, rounds=3)
     samples = measure_times(steppers, settings, lambda line: None)  # type: ignore[arg-type]
     slow, fast = ('slow', 1), ('fast', 7)
@@ -97,28 +105,23 @@ def test_contestants_take_turns_to_and_fro_and_fast_steps_are_repeated() -> None
     assert samples[0] == {step: [1.0] * 3 for step in STEPS}
 
 
+def result(times: list[float]) -> Result:
+    return Result('', Cost(), dict(forward=times), {})
+
+
 def test_a_machine_that_slows_down_changes_no_ratio() -> None:
     slowdown = [1.0, 1.1, 2.0, 3.0, 5.0, 9.0]
-    first = Measurement([0.2 * s for s in slowdown])
-    other = Measurement([0.1 * s for s in slowdown])
-    ratio = other.speed_ratio(first)
-    assert ratio.meaningful
-    assert ratio.median == pytest.approx(2.0)
-    assert ratio.uncertainty == pytest.approx(0.0, abs=1e-9)
+    first = result([0.2 * s for s in slowdown])
+    ratio = result([0.1 * s for s in slowdown]).speed_ratio(first, 'forward')
+    assert ratio == Ratio(pytest.approx(2.0), pytest.approx(0.0, abs=1e-9))
 
 
-def test_a_ratio_that_noise_makes_meaningless_is_known() -> None:
-    first = Measurement([1.0] * 8)
+def test_a_ratio_that_noise_makes_meaningless_is_not_told() -> None:
     noisy = [0.7, 1.4, 0.8, 1.2, 1.0, 0.6, 1.3, 0.9]
-    assert not Measurement(noisy).speed_ratio(first).meaningful
+    assert result(noisy).speed_ratio(result([1.0] * 8), 'forward') is None
     # The same noise, but seen often enough.
-    assert Measurement(noisy * 40).speed_ratio(Measurement([1.0] * 320)).meaningful
-
-
-def test_time_per_multiply_add_takes_the_work_into_account() -> None:
-    first = Contestant('a', Cost(multiply_adds=100), {'forward': Measurement([1.0] * 5)})
-    second = Contestant('b', Cost(multiply_adds=300), {'forward': Measurement([1.5] * 5)})
-    assert second.time_per_multiply_add(first, 'forward') == pytest.approx(0.5)
+    ratio = result(noisy * 40).speed_ratio(result([1.0] * 320), 'forward')
+    assert ratio is not None and ratio.median == pytest.approx(1, abs=ratio.uncertainty + 0.05)
 
 
 class Wide(nn.Module):
@@ -134,14 +137,16 @@ class Wide(nn.Module):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='is read from /proc')
 def test_peak_memory_is_what_the_step_holds_at_once() -> None:
-    peaks = measure_peak_memory(Wide, Settings(shape=(512, 512), batch_size=4))
+    settings = Settings(shape=(512, 512), batch_size=4)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
+        peaks = pool.submit(peak_memory, Wide, settings).result()
     one = 4 * 16 * 512 * 512 * 4  # bytes of a convolution's output
     assert 2 * one < peaks['forward'] < 5 * one
     assert 4 * one < peaks['train'] < 12 * one
 
 
 def test_a_compiled_network_has_no_peak_memory_on_a_cpu() -> None:
-    assert measure_peak_memory(small, Settings(compile=True)) == {}
+    assert peak_memory(small, Settings(compile=True)) == {}
 
 
 @pytest.mark.parametrize(
@@ -191,80 +196,46 @@ def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
     assert lines == [f'building {config}']
 
 
-def test_report_names_everything_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, 'build_network', lambda name: small())
-    monkeypatch.setattr(module, 'measure_peak_memory', lambda build, settings: {'train': 7})
-    lines: list[str] = []
-    first, second = benchmark(['a', 'b'], TINY, lines.append)
-    assert (first.name, second.name) == ('a', 'b')
-    assert first.cost.multiply_adds == 6 * 10 * 4 * 27 + 240 * 5
-    assert [len(second.steps[step].times) for step in STEPS] == [5, 5]
-    assert [second.steps[step].peak_memory for step in STEPS] == [None, 7]
-    for line in ('building b', 'forward: round 5 of 5', 'measuring the peak memory of b'):
-        assert line in lines
-
-
-def test_tool_prints_a_table_a_step_and_writes_every_sample(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '1')
-    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '2')
-    monkeypatch.setattr(module, 'build_network', lambda name: small())
-    monkeypatch.setattr(module, 'measure_peak_memory', lambda build, settings: {'train': 3 << 20})
-    noisy = iter([0.7, 1.4, 0.8, 1.2, 1.0] * 2)
-    times = [{step: [1.0] * 5 for step in STEPS}, {step: [0.5] * 5 for step in STEPS}]
-    times.append({step: [next(noisy) for _ in range(5)] for step in STEPS})
-    monkeypatch.setattr(module, 'measure_times', lambda *args: times)
-    options = ['--shape', 8, 12, '--rounds', 5, '--device', 'cpu', '--json', tmp_path / 'b.json']
-    names = ['one', 'two', 'three']
-    assert run_tool(monkeypatch, 'benchmark.py', *names, *options) is None
-
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith('batch 8, 8 x 12, fp32, channels_last, cpu (')
-    assert lines[0].endswith('MALLOC_MMAP_THRESHOLD_=1, MALLOC_TRIM_THRESHOLD_=2')
-    rows = [[cell.strip() for cell in line.split('|')] for line in lines if line[:3] != '|--']
-    (two, train) = [row for row in rows if row[1:2] == ['two']]
-    assert two[3:9] == ['62.50', '62.50 - 62.50', '16.0', '2.00 ± 0.00', '0.50', '-']
-    assert train[8] == '3 MiB'
-    assert [row[6:8] for row in rows if row[1:2] == ['three']] == [['?', '?']] * 2
-    assert sum(line.startswith('?: no ratio, its 95 % interval is wider') for line in lines) == 2
-
-    content = json.loads((tmp_path / 'b.json').read_text())
-    assert content['environment']['allocator']['MALLOC_TRIM_THRESHOLD_'] == '2'
-    assert [result['network'] for result in content['results']] == ['one', 'two', 'three']
-    assert content['results'][1]['train']['seconds'] == [0.5] * 5
-    assert content['results'][1]['train']['speed_ratio'] == {'median': 2.0, 'uncertainty': 0.0}
-    assert content['results'][2]['train']['speed_ratio'] is None
-
-
-def test_tool_starts_again_with_the_allocators_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Started(Exception):
-        pass
-
-    def execve(path: str, command: list[str], env: dict[str, str]) -> None:
-        assert command == sys.orig_argv
-        assert int(env['MALLOC_MMAP_THRESHOLD_']) >= 2**30
-        assert env['MALLOC_TRIM_THRESHOLD_'] == '5'  # the user's own
-        raise Started
-
-    monkeypatch.delenv('MALLOC_MMAP_THRESHOLD_', raising=False)
-    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '5')
-    monkeypatch.setattr(os, 'execve', execve)
-    with pytest.raises(Started):
-        run_tool(monkeypatch, 'benchmark.py', 'one')
+def test_the_tool_measures_prints_and_writes_with_its_own_allocator(tmp_path: Path) -> None:
+    config, file = write_classifier(tmp_path), tmp_path / 'b.json'
+    options = ['--shape', '32', '48', '--batch-size', '2', '--warmup', '1', '--rounds', '5']
+    command = [sys.executable, ROOT / 'tools/benchmark.py', config, *options]
+    variables = ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_')
+    env = {name: value for name, value in os.environ.items() if name not in variables}
+    done = subprocess.run(
+        [*command, '--device', 'cpu', '--json', file],
+        env=dict(env, MALLOC_TRIM_THRESHOLD_='5000000'),  # the user's own
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert any(line.startswith('batch 2, 32 x 48, fp32, channels_last, cpu (') for line in lines)
+    header = 'MACs | ms an image | quartiles | images/s | speed | time per MAC | peak memory'
+    titles = [' | '.join(cell.strip() for cell in line.strip('| ').split('|')) for line in lines]
+    assert f'forward | {header}' in titles and f'train | {header}' in titles
+    assert 'train: round 5 of 5' in done.stderr
+    content = json.loads(file.read_text())
+    assert int(content['environment']['allocator']['MALLOC_MMAP_THRESHOLD_']) >= 2**30
+    assert content['environment']['allocator']['MALLOC_TRIM_THRESHOLD_'] == '5000000'
+    (network,) = content['results']
+    for step in STEPS:
+        assert len(network[step]['seconds']) == 5
+        assert network[step]['speed_ratio'] == {'median': 1.0, 'uncertainty': 0.0}
+        if sys.platform == 'linux':
+            assert network[step]['peak_memory_bytes'] > 4 * network['parameters']
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['a.py', '--rounds', 4], '--rounds must be at least 5'),
-        (['a.py', '--batch-size', 0], '--batch-size must be at least 1'),
-        (['a.py', '--shape', 0, 3], '--shape takes positive numbers, got 0 3'),
-        (['a.py', '--json', 'no/such/a.json'], "--json: no folder 'no/such'"),
-        (['a.py'], "a.py: config 'a.py' not found"),
+        (['a.py', '--shape', 0, 3], 'argument --shape: must be at least 1, got 0'),
+        (['a.py', '--json', 'no/such/a.json'], "no folder 'no/such' for --json"),
+        (['a.py'], "config 'a.py' not found"),
     ],
 )
-def test_tool_names_the_mistake(
+def test_mistakes_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list, message: str
 ) -> None:
     monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '1')
@@ -272,8 +243,7 @@ def test_tool_names_the_mistake(
     status = run_tool(monkeypatch, 'benchmark.py', *arguments)
     # argparse prints its line itself.
     line = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith('benchmark.py: error: ')
-    assert message in line
+    assert line.startswith(f'benchmark.py: error: {message}')
 
 
 @pytest.mark.gpu
@@ -281,5 +251,5 @@ def test_cuda_steps_are_timed_and_weighed() -> None:
     settings = Settings(shape=(64, 64), batch_size=4, dtype='bf16', device='cuda', rounds=5)
     stepper = Stepper(small(), settings)
     assert all(stepper.time(step) > 0 for step in STEPS)
-    peaks = measure_peak_memory(partial(nn.Conv2d, 3, 16, 1), settings)
+    peaks = peak_memory(nn.Conv2d, settings, 3, 16, 1)
     assert peaks['train'] >= peaks['forward'] > 4 * 64 * 64 * 3 * 4

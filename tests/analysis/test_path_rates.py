@@ -10,14 +10,15 @@ from PIL import Image
 from mmcontnet.analysis.path_rates import read_path_rates
 from mmcontnet.backbones import ResNetACmix
 from mmcontnet.errors import UserError
-from tests.backbones import small
-from tests.inprocess import run_tool
-from tests.parity import author_state_dict, record
+
+from ..families import RESNET_ACMIX
+from ..inprocess import run_tool
+from ..parity import author_state_dict, record
 
 
 def make_backbone(combine: str = 'rates') -> ResNetACmix:
     torch.manual_seed(0)
-    backbone = ResNetACmix(small.RESNET_ACMIX, combine=combine)
+    backbone = ResNetACmix(RESNET_ACMIX, combine=combine)
     for name, parameter in backbone.named_parameters():
         if 'rate_' in name:
             torch.nn.init.uniform_(parameter, 0.1, 1)

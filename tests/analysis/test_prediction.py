@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from mmcontnet.analysis.networks import build_model
 from mmcontnet.analysis.prediction import Predictor, describe
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
@@ -34,23 +34,16 @@ def save_checkpoint(config: Path, *classes: str) -> Path:
     return path
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(256, size=(75, 98, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / 'image.png')
-    return tmp_path / 'image.png'
-
-
 def predict(config: Path, image: Path, *classes: str, score_thr: float = 0.0) -> list[dict]:
     """Predict and draw with random weights; the picture must differ from the image."""
     predictor = Predictor(
         load_config(str(config)), str(save_checkpoint(config, *classes)), 'cpu', score_thr
     )
-    picture = image.with_name('picture.png')
-    seen = predictor(image, picture)
-    before, after = (np.asarray(Image.open(path).convert('RGB')) for path in (image, picture))
+    seen, picture = predictor(image)
+    before, after = np.asarray(Image.open(image)), np.asarray(picture)
     assert before.shape == after.shape
     assert bool(seen) == bool((before != after).any())
+    json.dumps(seen)
     return seen
 
 
@@ -70,12 +63,11 @@ def test_a_detector_tells_boxes_within_the_image_and_masks_if_it_has_any(
     assert scores == sorted(scores, reverse=True)
     for instance in seen:
         x1, y1, x2, y2 = instance['box']
-        assert 0 <= x1 <= x2 <= 98 and 0 <= y1 <= y2 <= 75
+        assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 90
         assert instance['label'].startswith('class ')
         assert ('mask' in instance) is (write is mask_rcnn)
         if 'mask' in instance:
-            assert rle.decode(instance['mask']).shape == (75, 98)
-    json.dumps(seen)
+            assert rle.decode(instance['mask']).shape == (90, 120)
 
 
 def test_low_scores_are_left_out(tmp_path: Path, image: Path) -> None:

@@ -1,6 +1,7 @@
 """Effective receptive fields: mmcontnet.analysis.receptive_field and its command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,36 +82,20 @@ def test_channels_do_not_cancel() -> None:
     assert field.heat[SIZE, SIZE] == pytest.approx(1)
 
 
-def write_network(folder: Path, name: str, **backbone: object) -> Path:
-    path = folder / name
-    path.write_text(
-        "custom_imports = dict(imports=['mmcontnet'], allow_failed_imports=False)\n"
-        f"default_scope = 'mmdet'\nmodel = dict(backbone={backbone!r})\n"
-    )
-    return path
-
-
-@pytest.fixture
-def photograph(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(256, size=(90, 120, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / 'photograph.png')
-    return tmp_path / 'photograph.png'
-
-
-def test_the_command_line_writes_picture_and_figures_of_any_network(
-    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_the_tool_writes_picture_and_figures_of_any_network(
+    image: Path,
+    write_backbone: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    contnet = write_network(tmp_path, 'cont.py', type='ConTNet', arch=ARCH, downsample='pool')
-    swin = write_network(
-        tmp_path, 'swin.py', type='SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1)
-    )
-    options = ['--images', photograph, '--count', 2, '--size', 96, '--stages', 0, 2]
-    out = tmp_path / 'out.jpg'
+    contnet = write_backbone('cont.py', type='ConTNet', arch=ARCH, downsample='pool')
+    swin = write_backbone('swin.py', type='SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1))
+    options = ['--images', image, '--count', 2, '--size', 96, '--stages', 0, 2]
+    out = image.with_name('out.jpg')
     code = run_tool(monkeypatch, 'receptive_field.py', contnet, swin, *options, '--out', out)
     assert code is None
-    assert min(Image.open(out).size) > 300
-    content = json.loads((tmp_path / 'out.json').read_text())
-    results = content['results']
+    assert Image.open(out).format == 'JPEG'
+    results = json.loads(out.with_suffix('.json').read_text())['results']
     assert [(r['network'], r['stage'], r['stride']) for r in results] == [
         (str(network), stage, stride)
         for network in (contnet, swin)
@@ -127,25 +112,24 @@ def test_the_command_line_writes_picture_and_figures_of_any_network(
         (['none.py'], "config 'none.py' not found"),
         (['network.py=none.pth'], "checkpoint 'none.pth' not found"),
         (['network.py', '--images', 'none.jpg'], "image 'none.jpg' not found"),
-        (['network.py', '--stages', '4'], 'out_indices must be one or more stages'),
+        (['network.py', '--images', 'network.py'], "cannot read image 'network.py'"),
+        (['network.py', '--stages', '4'], 'model.backbone: ValueError: out_indices must be one or'),
         # Before anything else is looked at.
         (['none.py', '--out', 'none/x.png'], "no folder 'none'"),
         (['none.py', '--out', 'receptive_field.json'], '--out must be one of .'),
-        (['network.py', '--device', 'abacus'], 'abacus'),
+        (['network.py', '--device', 'abacus'], '--device abacus: Expected one of cpu'),
     ],
 )
-def test_mistakes_are_one_clear_line(
+def test_mistakes_are_one_line(
     arguments: list[str],
     message: str,
-    tmp_path: Path,
-    photograph: Path,
+    image: Path,
+    write_backbone: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_network(tmp_path, 'network.py', type='ConTNet', arch=ARCH)
-    line = run_tool(
-        monkeypatch, 'receptive_field.py', arguments[0], '--images', photograph, *arguments[1:]
-    )
-    assert isinstance(line, str) and line.startswith('receptive_field.py: error: ')
-    assert message in line
-    assert not list(tmp_path.glob('receptive_field.*'))
+    monkeypatch.chdir(image.parent)
+    write_backbone('network.py', type='ConTNet', arch=ARCH)
+    network, *options = arguments
+    line = run_tool(monkeypatch, 'receptive_field.py', network, '--images', image, *options)
+    assert isinstance(line, str) and line.startswith(f'receptive_field.py: error: {message}')
+    assert not list(image.parent.glob('receptive_field.*'))
