@@ -109,7 +109,7 @@ def backbone(key: str) -> Callable[[Entry], str]:
 
 # A table leaves out columns that are empty, and these where they say the same in every row. Configs
 # come last: their links are long.
-CONSTANT = ('data', 'input')
+CONSTANT = ('data', 'image')
 PARAMETERS: Columns = {'params (paper)': lambda e: count(e, 'parameters')}
 COUNTS: Columns = PARAMETERS | {'MACs (paper)': lambda e: count(e, 'multiply_adds')}
 WITHOUT_ATTENTION: Columns = PARAMETERS | {
@@ -124,12 +124,13 @@ NETWORK: Columns = {
     'data': lambda e: e['data'],
     'training': lambda e: e['training'],
     'schedule': lambda e: e['schedule'] or '-',
+    'image': lambda e: ' x '.join(e.get('shape', '-')),
 }
 ARCH: Columns = {
     'backbone': backbone('name'),
     '`arch`': lambda e: f"`'{e['backbone']['arch']}'`",
     'channels': lambda e: ', '.join(e['backbone']['channels']),
-    'input': lambda e: e['shape'][0],
+    'image': lambda e: ' x '.join(e['shape']),
     'training': lambda e: e['training'],
 }
 MEASURED: Columns = {
