@@ -44,13 +44,26 @@ def undecayed(model: nn.Module) -> set[str]:
     return norm_parameters(model) | {n for n in names if re.search(rf'\.({last})$', n)}
 
 
-# SAN's and ResNet's recipes decay everything, as do mmdet's 1x and PVT's for dense prediction.
+# One variant for each recipe: the others' parameters have the same names. SAN's and ResNet's
+# recipes decay everything, as do mmdet's 1x and PVT's for dense prediction.
 SPARING = [
-    (name, pos_encoding)
-    for name in NAMES
-    if re.match(r'(cont|cmt|pvt_acmix|swin_acmix|(se_)?cotn)\w+_8xb', name)
-    or re.match('(mask_rcnn|cascade_mask_rcnn|upernet)_swin|(upernet|pspnet)_(cmt_s|cont_m)', name)
-    for pos_encoding in (('2d', '1d', 'relative') if 'cont_' in name else (None,))
+    *(
+        (f'{config}.py', pos_encoding)
+        for config in (
+            'cont_ti_8xb64_in1k',
+            'cont_ti_strong_aug_8xb64_in1k',
+            'pspnet_cont_m_80k_cityscapes',
+        )
+        for pos_encoding in ('2d', '1d', 'relative')
+    ),
+    ('cmt_ti_8xb128_in1k.py', None),
+    ('pspnet_cmt_s_80k_cityscapes.py', None),
+    ('cotnet50_8xb64_in1k.py', None),
+    ('se_cotnetd50_advanced_8xb64_in1k.py', None),
+    ('pvt_acmix_t_8xb128_in1k.py', None),
+    ('swin_acmix_t_8xb128_in1k.py', None),
+    ('mask_rcnn_swin_acmix_t_fpn_3x_ms_coco.py', None),
+    ('upernet_swin_acmix_t_160k_ade20k.py', None),
 ]
 
 
@@ -71,14 +84,14 @@ def test_weight_decay_is_off_exactly_for_norms_biases_encodings_tables_and_rates
 
 @pytest.mark.parametrize(('conv', 'encoder'), [(0.2, 0.005), (0.1, 0.001)])  # table 10
 def test_contnets_encoders_have_a_learning_rate_of_their_own(conv: float, encoder: float) -> None:
-    cfg = Config.fromfile(CONFIGS / 'cont_m_8xb64_in1k.py')
+    cfg = Config.fromfile(CONFIGS / 'cont_ti_8xb64_in1k.py')
     options = {'optimizer.lr': conv, 'paramwise_cfg.encoder_lr': encoder}
     cfg.merge_from_dict({f'optim_wrapper.{key}': value for key, value in options.items()})
     model, found = groups(cfg)
-    encoders = [name for name, module in model.named_modules() if isinstance(module, PatchEncoder)]
-    assert encoders
+    prefixes = tuple(f'{n}.' for n, m in model.named_modules() if isinstance(m, PatchEncoder))
+    assert prefixes
     for name, (lr, _) in found.items():
-        inside = name.startswith(tuple(f'{encoder}.' for encoder in encoders))
+        inside = name.startswith(prefixes)
         assert lr == (encoder if inside else conv), name
 
 
@@ -97,7 +110,7 @@ def test_heads_of_pspnet_with_contnet_learn_ten_times_faster() -> None:
 
 
 @pytest.mark.parametrize(
-    'config', [name for name in NAMES if re.match('(retinanet|mask_rcnn|fpn)_(cmt_s|pvt)', name)]
+    'config', [n for n in NAMES if re.match('(retinanet|mask_rcnn)_cmt_s.*1x|fpn_pvt_acmix_t', n)]
 )
 def test_dense_prediction_by_pvts_recipe_treats_all_parameters_alike(config: str) -> None:
     model, found = groups(Config.fromfile(CONFIGS / config))
