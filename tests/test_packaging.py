@@ -19,8 +19,8 @@ from mmcontnet import __version__
 from mmcontnet.analysis.results import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff']
-SOURCES += ['model-index.yml', 'requirements', '.gitignore']
+SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'CHANGELOG.md']
+SOURCES += ['CITATION.cff', 'model-index.yml', 'requirements', '.gitignore']
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 BUILD = ['--no-deps', '--no-build-isolation', '--no-index']
 

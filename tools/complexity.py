@@ -2,7 +2,7 @@
 
 One multiply-add is one; attention's products, local aggregation and sliding attention count.
 Activations are the elements of the outputs of everything that is counted. With --all, print the
-table of the configs that mmcontnet/analysis/figures.json knows beside the papers' figures, and fail
+table of the configs that mmcontnet/analysis/results.yml knows beside the papers' figures, and fail
 if one of ours is not what that file says.
 """
 
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='image size in pixels (default: that of the figures file, else 224 x 224 for '
+        help='image size in pixels (default: that of the results file, else 224 x 224 for '
         "classifiers, the crop for segmenters, and the ConTNet paper's 784 x 1344 for detectors)",
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures, by part')
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     if (args.config is None) is not args.all:
         parser.error('give a CONFIG or --all')
     if args.all and args.shape:
-        parser.error('--shape goes with a CONFIG; the figures file says the sizes of --all')
+        parser.error('--shape goes with a CONFIG; the results file says the sizes of --all')
     if args.shape and min(args.shape) < 1:
         parser.error(f'--shape takes positive numbers, got {args.shape[0]} {args.shape[1]}')
     if args.json and not args.json.resolve().parent.is_dir():
@@ -82,8 +82,8 @@ def count_one(name: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def count_all() -> Iterator[dict[str, Any]]:
-    """Count every config of the figures file, and yield what it says beside what is counted."""
-    figures = read_figures()
+    """Count every network of the results file, and yield what it says beside what is counted."""
+    figures = {k: v for k, v in read_figures().items() if 'same_network_as' not in v}
     for i, (name, figure) in enumerate(figures.items(), 1):
         print(f'{i}/{len(figures)} {name}', file=sys.stderr)
         result = complexity(load_config(str(CONFIGS / name)), tuple(figure['shape']))
@@ -93,7 +93,7 @@ def count_all() -> Iterator[dict[str, Any]]:
 
 
 def print_all(results: list[dict[str, Any]]) -> list[str]:
-    """Print the README's table; return the entries that the figures file would have to hold."""
+    """Print the README's table; return the entries that the results file would have to hold."""
     header = ['config', 'size', 'parameters', 'paper', 'multiply-adds', 'of them attention']
     rows, changed = [], []
     for result in results:
@@ -113,8 +113,9 @@ def print_all(results: list[dict[str, Any]]) -> list[str]:
             ]
         )
         total = result['parts']['total']
-        if total != result['ours']:
-            changed.append(f'{result["config"]}: "ours": {total}, and not {result["ours"]}')
+        counted = {key: total[key] for key in result['ours']}
+        if counted != result['ours']:
+            changed.append(f'{result["config"]}: ours: {counted}, and not {result["ours"]}')
     print(markdown_table([*header, 'paper', 'activations', 'source'], rows))
     return changed
 
@@ -139,7 +140,7 @@ def main() -> None:
     except (UserError, OSError) as error:
         sys.exit(f'complexity.py: error: {error}')
     for line in changed:
-        print(f'complexity.py: error: figures.json is out of date: {line}', file=sys.stderr)
+        print(f'complexity.py: error: results.yml is out of date: {line}', file=sys.stderr)
     sys.exit(1 if changed else 0)
 
 
