@@ -128,18 +128,3 @@ def test_detectors_with_cotnet_decay_biases_but_no_norm(arch: str) -> None:
     without = {name for name, (_, decay) in found.items() if decay == 0}
     assert without == norm_parameters(model) & learning
     assert len({lr for lr, _ in found.values()}) == 1
-
-
-# Swin is not trained at 1x.
-@pytest.mark.parametrize('config', [n for n in NAMES if '_3x_ms_' in n and 'swin' not in n])
-def test_multi_scale_training_is_that_of_the_1x_config_but_for_sizes_and_length(
-    config: str,
-) -> None:
-    long = Config.fromfile(CONFIGS / config).to_dict()
-    short = Config.fromfile(CONFIGS / config.replace('_3x_ms_', '_1x_')).to_dict()
-    differing = {key for key in long if long[key] != short[key]}
-    assert differing == {'train_pipeline', 'train_dataloader', 'param_scheduler', 'train_cfg'}
-    assert long['param_scheduler'][-1]['end'] == long['train_cfg']['max_epochs']
-    long['train_dataloader']['dataset'].pop('pipeline')
-    short['train_dataloader']['dataset'].pop('pipeline')
-    assert long['train_dataloader'] == short['train_dataloader']

@@ -8,6 +8,7 @@ line for each file that is not current.
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def read() -> tuple[dict[str, Entry], list[Entry]]:
     grammar = re.compile(  # as configs/README.md explains it
         '(?:(?P<methods>{methods})_)?(?P<backbones>{backbones})(?:_(?P<trainings>{trainings}))?'
         r'(?:_fpn)?(?:_\d+xb\d+)?(?:_(?P<number>\d+)(?P<schedules>{schedules}))?(?:_\d+x\d+)?'
-        r'_(?P<data>{data})\.py'.format(**words).replace(r'\d+', r'[0-9]+')
+        r'_(?P<data>{data})\.py'.format(**words)
     )
     configs: dict[str, Entry] = {}
     for family, content in families.items():
@@ -91,11 +92,7 @@ def how(row: Entry) -> str:
     if 'example' in row:
         return f'`{row["example"]}`, below'
     if 'options' in row:
-        return (
-            f"`'{row['options']}'`"
-            if re.search(r'[(\[]', row['options'])
-            else f'`{row["options"]}`'
-        )
+        return f'`{shlex.quote(row["options"])}`'
     return f'`{row["config"]}`' if '::' in row['config'] else 'default'
 
 

@@ -11,7 +11,7 @@ import yaml
 
 @cache
 def read_results() -> dict[str, Any]:
-    """Read ``results.yml``, whose first comment describes its fields. Do not change what you get."""
+    """Read ``results.yml``, whose first comment describes its fields; do not change the result."""
     return yaml.safe_load(Path(__file__).with_name('results.yml').read_text())
 
 
