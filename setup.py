@@ -40,10 +40,13 @@ setup(
     name='mmcontnet',
     version=VERSION,
     description='ConTNet, CMT, CoTNet and ACmix backbones for OpenMMLab 2.x',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    keywords=['object detection', 'semantic segmentation', 'backbone', 'OpenMMLab', 'transformer'],
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['mmcontnet', 'mmcontnet.*']),
-    package_data={'mmcontnet': ['**/*.json', '**/*.yml']},
+    package_data={'mmcontnet': ['py.typed', '**/*.yml']},
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     # No mmcv: it must be compiled against the torch that is installed (tools/setup_env.py does so).
@@ -66,7 +69,9 @@ setup(
     },
     classifiers=[
         'Development Status :: 4 - Beta',
-        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
 )

@@ -1,7 +1,5 @@
 # Cascade Mask R-CNN with CoTNet-101 on COCO, as with CoTNet-50 (CoTNet, section 4.2).
 # The paper (table 8) reports 48.97 box AP and 41.98 mask AP.
-# Parameters and multiply-adds at 800 x 1280: 93.98M and 2207.2G here, with three mask
-# heads on 1000 boxes each.
 _base_ = './cascade_mask_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,7 +1,5 @@
 # Cascade Mask R-CNN with CoTNet-50 on COCO (CoTNet, section 4.3), 8 GPUs x 2 images.
 # The paper (table 8) reports 46.94 box AP and 40.25 mask AP, where ResNet-50 has 43.06 and 37.19.
-# Parameters and multiply-adds at 800 x 1280: 77.93M and 2149.9G here, with three mask
-# heads on 1000 boxes each.
 _base_ = [
     'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
@@ -21,10 +19,12 @@ model = dict(
 )
 
 # The shorter side is between 640 and 800 pixels.
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(
-    type='RandomChoiceResize',
-    scales=[(1333, side) for side in range(640, 801, 32)],
-    keep_ratio=True,
-)
+scales = [(1333, side) for side in range(640, 801, 32)]
+train_pipeline = [
+    dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)
+    if step.type == 'Resize'
+    else step
+    for step in _base_.train_pipeline
+]
+del scales
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

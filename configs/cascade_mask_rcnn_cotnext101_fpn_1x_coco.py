@@ -1,7 +1,5 @@
 # Cascade Mask R-CNN with CoTNeXt-101 on COCO, as with CoTNet-50 (CoTNet, section 4.2).
 # The paper (table 8) reports 49.35 box AP and 42.20 mask AP.
-# Parameters and multiply-adds at 800 x 1280: 109.05M and 2248.4G here, with three mask
-# heads on 1000 boxes each.
 _base_ = './cascade_mask_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
 # Cascade R-CNN with CoTNet-50 on COCO (CoTNet, section 4.2), 8 GPUs x 2 images.
 # The paper (table 7) reports 46.11 box AP, where ResNet-50 has 42.45.
-# Parameters and multiply-adds at 800 x 1280: 70.00M and 560.3G here.
 _base_ = [
     'mmdet::_base_/models/cascade-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',
@@ -19,6 +18,10 @@ model = dict(
 )
 
 # The shorter side is between 640 and 800 pixels.
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True)
+train_pipeline = [
+    dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True)
+    if step.type == 'Resize'
+    else step
+    for step in _base_.train_pipeline
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

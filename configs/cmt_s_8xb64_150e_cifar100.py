@@ -1,5 +1,5 @@
 # CMT-S fine-tuned on CIFAR-100 at 224 x 224 (CMT, appendix B.1), 8 GPUs x 64 images.
-# The paper reports: 91.7 % top-1 (tables 6 and 11).
+# The paper reports 91.7 % top-1 (tables 6 and 11).
 _base_ = './_base_/cmt_s_150e_cifar.py'
 
 model = dict(head=dict(num_classes=100))

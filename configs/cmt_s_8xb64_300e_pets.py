@@ -1,5 +1,5 @@
 # CMT-S fine-tuned on Oxford-IIIT Pets at 224 x 224 (CMT, appendix B.1), 8 GPUs x 64 images.
-# The paper reports: 95.2 % top-1 (tables 6 and 11).
+# The paper reports 95.2 % top-1 (tables 6 and 11).
 _base_ = './_base_/cmt_s_transfer.py'
 
 model = dict(head=dict(num_classes=37))

@@ -1,5 +1,5 @@
 # CMT-S fine-tuned on Stanford Cars at 224 x 224 (CMT, appendix B.1), 8 GPUs x 64 images.
-# The paper reports: 94.4 % top-1 (tables 6 and 11).
+# The paper reports 94.4 % top-1 (tables 6 and 11).
 _base_ = './_base_/cmt_s_transfer.py'
 
 model = dict(head=dict(num_classes=196))

@@ -9,8 +9,11 @@ model = dict(
 )
 
 # A multiple of 32, for which a CMT can have a position bias of its own.
-pipeline = _base_.pipeline
-pipeline[1].update(scale=64)
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=64),
+    dict(type='PackInputs'),
+]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))
 val_dataloader = dict(dataset=dict(pipeline=pipeline))
 test_dataloader = val_dataloader

@@ -1,5 +1,5 @@
 # ConT-B on ImageNet-1k with mixup, auto-augmentation and AdamW (ConTNet, section 4.1), 8 GPUs x 64
-# images. The paper reports: 81.8 % top-1 (tables 3 and 4).
-# Parameters: 36.04M here and in the authors' network, 39.6M in the paper.
+# images.
+# The paper reports 81.8 % top-1 (tables 3 and 4).
 _base_ = './_base_/cont_strong_aug_200e_in1k.py'
 model = dict(backbone=dict(arch='b'))

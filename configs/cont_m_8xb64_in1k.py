@@ -1,6 +1,6 @@
 # ConT-M on ImageNet-1k with the paper's SGD recipe (ConTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 77.6 % top-1 (table 2).
-# Parameters: 19.54M here and in the authors' network, 19.2M in the paper.
+# The paper reports 77.6 % top-1 (table 2). The paper prints fewer parameters than the authors'
+# network has (docs/contnet.md).
 _base_ = [
     './_base_/cont_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64.py',

@@ -1,4 +1,4 @@
 # ConT-M on ImageNet-1k with mixup, auto-augmentation and AdamW (ConTNet, section 4.1), 8 GPUs x 64
-# images. The paper reports: 80.2 % top-1 (tables 3 and 4).
-# Parameters: 19.54M here and in the authors' network, 19.2M in the paper.
+# images.
+# The paper reports 80.2 % top-1 (tables 3 and 4).
 _base_ = './_base_/cont_strong_aug_200e_in1k.py'

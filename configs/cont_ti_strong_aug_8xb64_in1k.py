@@ -1,5 +1,5 @@
 # ConT-Ti on ImageNet-1k with mixup, auto-augmentation and AdamW (ConTNet, section 4.1), 8 GPUs x 64
-# images. The paper reports: 74.9 % top-1 (table 4).
-# Parameters: 5.89M here and in the authors' network, 5.8M in the paper.
+# images.
+# The paper reports 74.9 % top-1 (table 4).
 _base_ = './_base_/cont_strong_aug_200e_in1k.py'
 model = dict(backbone=dict(arch='ti'), head=dict(in_channels=768))

@@ -1,6 +1,5 @@
 # CoTNet-101 on ImageNet-1k, default training (CoTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 80.0 % top-1, and 80.9 % with the moving average (table 3).
-# Parameters and multiply-adds: 38.27M and 6.05G here, 38.3M and 6.1G in the paper.
+# The paper reports 80.0 % top-1, and 80.9 % with EMA (table 3).
 _base_ = './_base_/cotnet_100e_in1k.py'
 
 model = dict(backbone=dict(arch='101'))

@@ -1,6 +1,5 @@
 # CoTNeXt-101 on ImageNet-1k, default training (CoTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 80.3 % top-1, and 81.3 % with the moving average (table 3).
-# Parameters and multiply-adds: 53.35M and 8.07G here, 53.4M and 8.2G in the paper.
+# The paper reports 80.3 % top-1, and 81.3 % with EMA (table 3).
 _base_ = './_base_/cotnet_100e_in1k.py'
 
 model = dict(backbone=dict(arch='next101'))

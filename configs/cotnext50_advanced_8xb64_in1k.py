@@ -1,6 +1,5 @@
 # CoTNeXt-50 on ImageNet-1k, advanced training (CoTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 82.1 % top-1 (table 4).
-# Parameters and multiply-adds: 30.05M and 4.25G here, 30.1M and 4.3G in the paper.
+# The paper reports 82.1 % top-1 (table 4).
 _base_ = './_base_/cotnet_advanced_350e_in1k.py'
 
 model = dict(backbone=dict(arch='next50'))

@@ -1,12 +1,9 @@
 # Faster R-CNN with ConT-M on COCO, mmdet's 1x schedule at image scale (1344, 784) (section 4.2).
 # The paper (table 5) reports 40.0 box AP, where ResNet-50 has 37.4 in the same setting.
-# Parameters and multiply-adds at 784 x 1344: 36.27M and 209.8G here, 36.6M and 225.6G in the paper.
 _base_ = ['./faster_rcnn_r50_fpn_1x_1344x784_coco.py', './_base_/cont_m_dense.py']
 
 model = dict(
-    # Sides that the patches 7 and 14 divide on the maps of the first two stages, at strides 4 and
-    # 8. With mmdet's 32, 784 rows would become 800.
-    data_preprocessor=dict(pad_size_divisor=112),
+    data_preprocessor=dict(pad_size_divisor=112),  # see _base_/cont_m_dense.py
     backbone=dict(
         _delete_=True,
         **_base_.cont_m,

@@ -1,6 +1,5 @@
 # Faster R-CNN with CoTNeXt-101 on COCO, as with CoTNet-50 (CoTNet, section 4.2).
 # The paper (table 7) reports 46.10 box AP.
-# Parameters and multiply-adds at 800 x 1280: 70.86M and 402.0G here.
 _base_ = './faster_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
 # Faster R-CNN with CoTNeXt-50 on COCO, as with CoTNet-50 (CoTNet, section 4.2).
 # The paper (table 7) reports 44.06 box AP.
-# Parameters and multiply-adds at 800 x 1280: 47.56M and 324.2G here.
 _base_ = './faster_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # Faster R-CNN with ResNet-50 on COCO at image scale (1344, 784): what the ConTNet paper compares
-# with. The paper (table 5) reports 37.4 box AP.
-# Parameters and multiply-adds at 784 x 1344: 41.75M and 212.2G here, 41.5M and 241.0G in the paper.
+# with.
+# The paper (table 5) reports 37.4 box AP.
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     './_base_/coco_detection_1344x784.py',

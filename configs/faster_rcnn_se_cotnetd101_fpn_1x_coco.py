@@ -1,6 +1,5 @@
-# Faster R-CNN with SE-CoTNetD-101 on COCO, as with CoTNet-50. Not the paper but
-# the authors' released results have it: 45.66 box AP.
-# Parameters and multiply-adds at 800 x 1280: 58.42M and 409.5G here.
+# Faster R-CNN with SE-CoTNetD-101 on COCO, as with CoTNet-50.
+# The authors' release, not the paper, reports 45.66 box AP.
 _base_ = './faster_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

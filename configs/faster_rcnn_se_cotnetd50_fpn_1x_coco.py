@@ -1,6 +1,5 @@
-# Faster R-CNN with SE-CoTNetD-50 on COCO, as with CoTNet-50. Not the paper but
-# the authors' released results have it: 43.96 box AP.
-# Parameters and multiply-adds at 800 x 1280: 40.62M and 320.0G here.
+# Faster R-CNN with SE-CoTNetD-50 on COCO, as with CoTNet-50.
+# The authors' release, not the paper, reports 43.96 box AP.
 _base_ = './faster_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
 # FCOS with ResNet-50 on COCO at image scale (1344, 784): what the ConTNet paper compares with.
 # The paper (table 5) reports 36.6 box AP.
-# Parameters and multiply-adds at 784 x 1344: 32.30M and 210.9G here, 32.2M and 242.9G in the paper.
 #
 # Of mmdet's FCOS this is the plain one with GroupNorm in the head (fcos_r50-caffe_fpn_gn-head_1x),
 # whose published AP, 36.6, is the paper's; those with centre sampling and GIoU have 38.7 and more.

@@ -1,7 +1,6 @@
 # Semantic FPN with PVT-ACmix-T on ADE20K, 40,000 iterations (ACmix, section 5.2), 8 GPUs x 2
 # images.
 # The paper (table 2) reports 42.7 mIoU, where PVT-T has 37.1.
-# Parameters and multiply-adds at 512 x 2048: 17.15M and 159.5G here, 17M and 160G in the paper.
 #
 # The paper prints no recipe; this is PVT's for Semantic FPN: AdamW, 1e-4 for both the learning rate
 # and the weight decay, poly, crops of 512. The drop path rate is ImageNet's.

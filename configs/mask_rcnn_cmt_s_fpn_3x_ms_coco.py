@@ -5,10 +5,17 @@
 _base_ = './mask_rcnn_cmt_s_fpn_1x_coco.py'
 
 # The shorter side is between 640 and 800 pixels.
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True)
+train_pipeline = [
+    dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True)
+    if step.type == 'Resize'
+    else step
+    for step in _base_.train_pipeline
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(end=36, milestones=[27, 33])
+for schedule in param_scheduler:
+    if schedule.type == 'MultiStepLR':
+        schedule.update(end=36, milestones=[27, 33])
+del schedule
 train_cfg = dict(max_epochs=36)

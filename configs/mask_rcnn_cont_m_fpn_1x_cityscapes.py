@@ -1,15 +1,13 @@
-# Mask R-CNN with ConT-M on Cityscapes' instances, mmdet's 1x protocol for them (64 epochs).
-# The ConTNet paper has no such table; mmdet reports 40.9 box AP and 36.4 mask AP for ResNet-50
-# that starts from COCO.
-# Parameters and multiply-adds at 1008 x 2016: 38.52M and 441.0G here.
+# Mask R-CNN with ConT-M on Cityscapes' instances, mmdet's 1x protocol for them (64 epochs). The
+# ConTNet paper has no such table; mmdet reports 40.9 box AP and 36.4 mask AP for ResNet-50 that
+# starts from COCO.
 _base_ = [
     'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',
     './_base_/cont_m_dense.py',
 ]
 
 model = dict(
-    # Sides that the patches 7 and 14 divide on the maps of the first two stages.
-    data_preprocessor=dict(pad_size_divisor=112),
+    data_preprocessor=dict(pad_size_divisor=112),  # see _base_/cont_m_dense.py
     backbone=dict(
         _delete_=True,
         **_base_.cont_m,

@@ -1,6 +1,5 @@
 # Mask R-CNN with CoTNet-101 on COCO, as with CoTNet-50 (CoTNet, section 4.2).
 # The paper (table 8) reports 46.17 box AP and 40.86 mask AP.
-# Parameters and multiply-adds at 800 x 1280: 58.43M and 413.8G here.
 _base_ = './mask_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # Mask R-CNN with ResNet-50 on COCO at image scale (1344, 784): what the ConTNet paper compares
-# with. The paper (table 6) reports 38.2 box AP and 34.7 mask AP.
-# Parameters and multiply-adds at 784 x 1344: 44.40M and 265.2G here; the paper gives none.
+# with.
+# The paper (table 6) reports 38.2 box AP and 34.7 mask AP.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     './_base_/coco_instance_1344x784.py',

@@ -1,6 +1,5 @@
-# Mask R-CNN with SE-CoTNetD-101 on COCO, as with CoTNet-50. Not the paper but
-# the authors' released results have it: 46.67 box AP and 41.53 mask AP.
-# Parameters and multiply-adds at 800 x 1280: 61.07M and 462.5G here.
+# Mask R-CNN with SE-CoTNetD-101 on COCO, as with CoTNet-50.
+# The authors' release, not the paper, reports 46.67 box AP and 41.53 mask AP.
 _base_ = './mask_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

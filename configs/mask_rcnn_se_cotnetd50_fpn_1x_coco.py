@@ -1,6 +1,5 @@
-# Mask R-CNN with SE-CoTNetD-50 on COCO, as with CoTNet-50. Not the paper but
-# the authors' released results have it: 44.16 box AP and 39.38 mask AP.
-# Parameters and multiply-adds at 800 x 1280: 43.26M and 373.0G here.
+# Mask R-CNN with SE-CoTNetD-50 on COCO, as with CoTNet-50.
+# The authors' release, not the paper, reports 44.16 box AP and 39.38 mask AP.
 _base_ = './mask_rcnn_cotnet50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # Mask R-CNN with Swin-ACmix-T on COCO for 36 epochs at several scales (ACmix, section 5.2), 8 GPUs
-# x 2 images. The paper (table 4) reports 47.0 box AP, where Swin-T has 46.0.
-# Parameters and multiply-adds at 800 x 1280: 48.16M and 270.0G here, 275G in the paper.
+# x 2 images.
+# The paper (table 4) reports 47.0 box AP, where Swin-T has 46.0.
 #
 # The paper prints no recipe; this is Swin's, the drop path rate too.
 _base_ = [

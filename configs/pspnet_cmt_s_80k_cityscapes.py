@@ -1,7 +1,6 @@
 # PSPNet with CMT-S on Cityscapes in crops of 672 x 672, for comparison with pspnet_cont_m and
-# pspnet_r50: the same data, batch, iterations and windows in testing.
-# The CMT paper has no segmentation; the optimizer is that of UperNet with Swin and Twins in mmseg.
-# Parameters and multiply-adds at 672 x 672: 37.77M and 53.8G here.
+# pspnet_r50: the same data, batch, iterations and windows in testing. The CMT paper has no
+# segmentation; the optimizer is that of UperNet with Swin and Twins in mmseg.
 #
 # CMT has no dilated form, so the heads see strides 32 and 16 where they see 8 of the others: much
 # cheaper, and coarser than PSPNet is meant to be. upernet_cmt_s is the better use of CMT.

@@ -1,6 +1,5 @@
 # PSPNet with ResNet-50 on Cityscapes in crops of 672 x 672: what the ConTNet paper compares with.
 # The paper (table 7) reports 77.12 mIoU, and 77.30 for PSPNet's own code with crops of 713 x 713.
-# Parameters and multiply-adds at 672 x 672: 48.98M and 307.2G here; the paper gives none.
 #
 # mmseg's ResNet-50 v1c and its SGD schedule; 80,000 x 8 images are 215 epochs, PSPNet's code has
 # 200. Crops are no 8 n + 1 pixels wide as 713 is, so corners are not aligned.

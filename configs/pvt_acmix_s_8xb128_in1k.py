@@ -1,7 +1,6 @@
 # PVT-ACmix-S on ImageNet-1k at 224 x 224 (ACmix, section 5.1), 8 GPUs x 128 images.
-# The paper reports 81.7 % top-1 (figure 4c), where PVT-S has 79.8 %.
-# Parameters and multiply-adds: 24.82M and 3.96G here, 25M and 3.9G in the paper.
-# The network was never released; what it was taken to be is in PVTACmix's docstring.
+# The paper reports 81.7 % top-1 (figure 4c), where PVT-S has 79.8 %. The network was never
+# released; what it was taken to be is in PVTACmix's docstring.
 _base_ = './_base_/pvt_acmix_deit_300e_in1k.py'
 
 model = dict(backbone=dict(arch='s'))

@@ -1,7 +1,6 @@
 # ResNet-ACmix-26 on ImageNet-1k (ACmix, section 5.1), 8 GPUs x 32 images.
-# The paper reports 76.1 % top-1 (figure 4a), where ResNet-26 has 73.6 %.
-# Parameters and multiply-adds: 10.49M and 2.22G here, 10.6M and 2.3G in the paper, which seems to
-# count the weights of the shift convolutions twice.
+# The paper reports 76.1 % top-1 (figure 4a), where ResNet-26 has 73.6 %. It seems to count the
+# weights of the shift convolutions twice.
 _base_ = './_base_/resnet_acmix_classifier.py'
 
 model = dict(backbone=dict(arch='26'))

@@ -1,8 +1,7 @@
 # RetinaNet with CMT-S on COCO, mmdet's 1x schedule at image scale (1333, 800) (CMT, section 4.3.1).
-# The paper (table 7) reports 44.3 box AP, where PVT-Small has 40.4 in the same setting.
-# Parameters and multiply-adds at 800 x 1280: 34.55M and 302.2G here, 34.6M and 231G in the paper
-# (table 12; table 7 has the AP in the column of the parameters). 72.7G of ours are attention's
-# products, which the paper seems to leave out.
+# The paper (table 7) reports 44.3 box AP, where PVT-Small has 40.4 in the same setting. (Table 7
+# has the AP in the column of the parameters.) The paper's MACs seem to leave attention's products
+# out.
 #
 # The paper prints no optimizer and refers to PVT, whose values these are: AdamW, 1e-4 for both the
 # learning rate and the weight decay, nothing frozen. The drop path rate, 0.1, is ImageNet's.

@@ -1,6 +1,5 @@
 # RetinaNet with ResNet-50 on COCO at image scale (1344, 784): what the ConTNet paper compares with.
 # The paper (table 5) reports 36.5 box AP.
-# Parameters and multiply-adds at 784 x 1344: 37.97M and 246.0G here, 32.0M and 235.6G in the paper.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     './_base_/coco_detection_1344x784.py',

@@ -1,7 +1,6 @@
 # RetinaNet with ResNet-ACmix-50 on COCO, mmdet's 1x schedule at image scale (1333, 800) (ACmix,
 # section 5.2), 8 GPUs x 2 images.
 # The paper (table 3) reports 38.3 box AP, where ResNet-50 has 36.7.
-# Parameters and multiply-adds at 800 x 1280: 30.75M and 226.6G here, 230G in the paper.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',

@@ -1,5 +1,4 @@
 # SAN-ACmix-10 on ImageNet-1k (ACmix, section 5.1), 8 GPUs x 32 images.
-# The paper reports 77.6 % top-1 (figure 4b), where SAN-10 has 77.1 %.
-# Parameters and multiply-adds: 11.99M and 1.89G here, 12.1M and 1.9G in the paper.
-# The network was never released; what it was taken to be is in SANACmix's docstring.
+# The paper reports 77.6 % top-1 (figure 4b), where SAN-10 has 77.1 %. The network was never
+# released; what it was taken to be is in SANACmix's docstring.
 _base_ = './_base_/san_acmix_100e_in1k.py'

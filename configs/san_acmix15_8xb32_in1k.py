@@ -1,7 +1,6 @@
 # SAN-ACmix-15 on ImageNet-1k (ACmix, section 5.1), 8 GPUs x 32 images.
-# The paper reports 78.4 % top-1 (figure 4b), where SAN-15 has 78.0 %.
-# Parameters and multiply-adds: 16.41M and 2.63G here, 16.6M and 2.7G in the paper.
-# The network was never released; what it was taken to be is in SANACmix's docstring.
+# The paper reports 78.4 % top-1 (figure 4b), where SAN-15 has 78.0 %. The network was never
+# released; what it was taken to be is in SANACmix's docstring.
 _base_ = './_base_/san_acmix_100e_in1k.py'
 
 model = dict(backbone=dict(arch='15'))

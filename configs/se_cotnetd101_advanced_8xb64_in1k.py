@@ -1,6 +1,5 @@
 # SE-CoTNetD-101 on ImageNet-1k, advanced training (CoTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 83.2 % top-1 (table 4).
-# Parameters and multiply-adds: 40.91M and 8.44G here, 40.9M and 8.5G in the paper.
+# The paper reports 83.2 % top-1 (table 4).
 _base_ = './_base_/cotnet_advanced_350e_in1k.py'
 
 model = dict(backbone=dict(arch='se-d101'))

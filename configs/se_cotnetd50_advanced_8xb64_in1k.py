@@ -1,6 +1,5 @@
 # SE-CoTNetD-50 on ImageNet-1k, advanced training (CoTNet, section 4.1), 8 GPUs x 64 images.
-# The paper reports: 81.6 % top-1 (table 4).
-# Parameters and multiply-adds: 23.11M and 4.05G here, 23.1M and 4.1G in the paper.
+# The paper reports 81.6 % top-1 (table 4).
 _base_ = './_base_/cotnet_advanced_350e_in1k.py'
 
 model = dict(backbone=dict(arch='se-d50'))

@@ -1,7 +1,5 @@
 # UperNet with Swin-ACmix-T on ADE20K, 160,000 iterations (ACmix, section 5.2), 8 GPUs x 2 images.
 # The paper (table 2) reports 45.3 mIoU, where Swin-T has 44.5.
-# Parameters and multiply-adds at 512 x 2048: 60.30M and 948.0G here, 60M and 950G in the
-# paper.
 #
 # The paper prints no recipe; this is Swin's as in mmseg, the drop path rate too.
 _base_ = [

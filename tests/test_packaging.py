@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from mmcontnet import __version__
+from mmcontnet.analysis.results import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff']
-SOURCES += ['model-index.yml', 'requirements', '.gitignore']
+SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'CHANGELOG.md']
+SOURCES += ['CITATION.cff', 'model-index.yml', 'requirements', '.gitignore']
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 BUILD = ['--no-deps', '--no-build-isolation', '--no-index']
 
@@ -194,11 +195,10 @@ def test_version_is_written_in_one_place_and_the_changelog_knows_it() -> None:
     assert headings[0] == 'Unreleased' and headings[1:2] in ([], [__version__])
 
 
-def test_citation_names_the_software_and_the_four_papers() -> None:
+def test_citation_names_the_software_and_the_papers_of_its_families() -> None:
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert {'cff-version', 'message', 'title', 'authors'} <= set(citation)
     assert citation['license'] == 'Apache-2.0'
-    papers = {paper['url'] for paper in citation['references']}
-    metafiles = [yaml.safe_load(path.read_text()) for path in ROOT.glob('configs/metafiles/*.yml')]
-    assert {c['Paper']['URL'] for file in metafiles for c in file['Collections']} <= papers
-    assert len(papers) == 4
+    assert {paper['url'] for paper in citation['references']} == {
+        family['url'] for family in read_results()['families'].values()
+    }

@@ -1,7 +1,7 @@
 """Count parameters and MACs of a network, in total and by its parts.
 
 Attention's products, local aggregation and sliding attention count. With --all, print the table of
-the configs that mmcontnet/analysis/figures.json knows beside the papers' figures, and fail if one
+the configs that mmcontnet/analysis/results.yml knows beside the papers' figures, and fail if one
 of ours is not what that file says.
 """
 
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     network.add_argument('--all', action='store_true', help="the table with the papers' figures")
     size: Any = dict(nargs=2, type=report.positive_int, metavar=('H', 'W'))
     shape = (
-        'image size in pixels (default: that of the figures file, else 224 x 224 for classifiers, '
+        'image size in pixels (default: that of the results file, else 224 x 224 for classifiers, '
         "the crop for segmenters, and the ConTNet paper's 784 x 1344 for detectors)"
     )
     parser.add_argument('--shape', help=shape, **size)
@@ -65,8 +65,8 @@ def count_one(name: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def count_all() -> Iterator[dict[str, Any]]:
-    """Count every config of the figures file, and yield what it says beside what is counted."""
-    figures = read_figures()
+    """Count every network of the results file, and yield what it says beside what is counted."""
+    figures = {k: v for k, v in read_figures().items() if 'same_network_as' not in v}
     for i, (name, figure) in enumerate(figures.items(), 1):
         print(f'{i}/{len(figures)} {name}', file=sys.stderr)
         total = complexity(load_config(str(CONFIGS / name)), tuple(figure['shape'])).total
@@ -100,7 +100,7 @@ def main() -> None:
     args = parse_args()
     with report.quiet_tool('complexity.py'):
         if args.all and args.shape:
-            raise UserError('--shape goes with a CONFIG; the figures file says the sizes of --all')
+            raise UserError('--shape goes with a CONFIG; the results file says the sizes of --all')
         if args.json:
             report.check_out(args.json, ('.json',), '--json')
         if not args.all:
@@ -112,9 +112,9 @@ def main() -> None:
         if args.json:
             report.write_json(args.json, result)
         for figure in result if args.all else []:
-            if not figure['counted'].items() <= figure['ours'].items():
+            if not figure['ours'].items() <= figure['counted'].items():
                 raise UserError(
-                    f'figures.json is out of date: {figure["config"]}: "ours": '
+                    f'results.yml is out of date: {figure["config"]}: ours: '
                     f'{figure["counted"]}, and not {figure["ours"]}'
                 )
 

@@ -3,8 +3,8 @@
 # batch, and repeated augmentation: an epoch takes a third of the images, three versions of each.
 #
 # Numbers that the paper does not print are those of the authors' commands, whose learning rates are
-# for a batch of 512 and grow with it. Left out is what these do beside the paper: a moving average
-# of the weights (the released ones are the model's own) and ten last epochs at the lowest rate.
+# for a batch of 512 and grow with it. Left out is what these do beside the paper: an EMA of the
+# weights (the released ones are the model's own) and ten last epochs at the lowest rate.
 _base_ = [
     './cmt_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',

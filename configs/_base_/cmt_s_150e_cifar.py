@@ -2,7 +2,10 @@
 _base_ = './cmt_s_transfer.py'
 
 data_preprocessor = dict(to_rgb=False)
-train_pipeline, test_pipeline = _base_.train_pipeline[1:], _base_.test_pipeline[1:]
+train_pipeline, test_pipeline = (
+    [step for step in pipeline if step.type != 'LoadImageFromFile']
+    for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
+)
 for step in train_pipeline:
     # The mean colour in which rotations leave corners, and in which patches are erased.
     if step.type == 'RandAugment':

@@ -1,6 +1,6 @@
 # The default training of CoTNet on ImageNet-1k (section 4.1): SGD, batch 512, "around 100 epochs",
 # a learning rate of 0.1 x 512 / 256 after five epochs of warm-up, cosine, label smoothing, crops
-# and flips, and a moving average of the weights.
+# and flips, and an EMA of the weights.
 #
 # Not printed: Nesterov momentum, bicubic interpolation, the rates at both ends and no weight decay
 # on norms and biases are those of the authors' released recipe, which is the advanced one; the
@@ -29,6 +29,6 @@ val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(enable=False, base_batch_size=512)
 
-# A decay of 0.9999, BatchNorm's statistics included. What is validated and saved is the average;
-# the paper's results without one need --cfg-options custom_hooks="[]".
+# A decay of 0.9999, BatchNorm's statistics included. What is validated and saved is the EMA;
+# for the paper's results without it add --cfg-options custom_hooks="[]".
 custom_hooks = [dict(type='EMAHook', momentum=1 - 0.9999, update_buffers=True)]

@@ -34,4 +34,7 @@ cotnet50 = dict(
 
 optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
 param_scheduler = _base_.param_scheduler
-param_scheduler[0].update(end=1000)
+for schedule in param_scheduler:
+    if schedule.type == 'LinearLR':
+        schedule.end = 1000
+del schedule

@@ -36,7 +36,7 @@ policies = [
 ]
 train_pipeline = _base_.train_pipeline
 train_pipeline.insert(
-    3,
+    -1,  # before the images are packed
     dict(
         type='RandAugment',
         policies=policies,
@@ -48,6 +48,7 @@ train_pipeline.insert(
         hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
     ),
 )
+del policies, enhance, sheared, translated
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 optim_wrapper = dict(optimizer=dict(weight_decay=4e-5))

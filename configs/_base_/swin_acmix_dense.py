@@ -12,10 +12,3 @@ swin_acmix_t = dict(
         type='Pretrained', checkpoint='checkpoints/swin_acmix_t_in1k.pth', prefix='backbone.'
     ),
 )
-swin_acmix_s = dict(
-    swin_acmix_t,
-    arch='s',
-    init_cfg=dict(
-        type='Pretrained', checkpoint='checkpoints/swin_acmix_s_in1k.pth', prefix='backbone.'
-    ),
-)

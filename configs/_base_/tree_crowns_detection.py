@@ -4,7 +4,7 @@ dataset_type = 'CocoDataset'
 data_root = 'data/tree_crowns/'
 metainfo = dict(classes=('tree',), palette=[(255, 170, 0)])
 
-# 38 tiles are soon learnt by heart. Scales, crops and flips, in all directions for there is no up
+# 38 tiles are soon overfitted. Scales, crops and flips, in all directions for there is no up
 # in an aerial photograph, make many of them.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
