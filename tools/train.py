@@ -14,7 +14,6 @@ from mmcontnet.engine import (
     check_data,
     check_model,
     errors_in_a_line,
-    find_faults,
     is_first_process,
     load_checkpoint,
     load_config,
@@ -23,7 +22,8 @@ from mmcontnet.engine import (
     prepare_resume,
     process_group,
     read_weights,
-    report_faults,
+    report_issues,
+    validate_datasets,
 )
 from mmcontnet.errors import UserError, WeightMismatchError
 
@@ -133,8 +133,8 @@ def main() -> None:
                 # The others would wait in vain for one that decodes for longer than their timeout.
                 raise UserError('--check-data is for one process; run tools/check_dataset.py first')
             workers = len(os.sched_getaffinity(0))
-            if errors := report_faults(find_faults(cfg, parts, workers)):
-                raise UserError(f'--check-data: faults in the data: {errors}')
+            if errors := report_issues(validate_datasets(cfg, parts, workers)):
+                raise UserError(f'--check-data: {errors} mistakes in the data, listed above')
     except UserError as error:
         advice = (
             '; --allow-missing trains nevertheless'

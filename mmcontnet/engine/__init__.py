@@ -3,7 +3,7 @@
 from .checkpoints import read_checkpoint
 from .checks import check_data, check_model
 from .config import load_config
-from .datasets import find_faults, report_faults
+from .datasets import report_issues, validate_datasets
 from .distributed import is_first_process, process_group
 from .loading import BACKBONE, load_checkpoint, load_weights, read_weights
 from .resume import prepare_resume
@@ -15,7 +15,7 @@ __all__ = [
     'check_data',
     'check_model',
     'errors_in_a_line',
-    'find_faults',
+    'validate_datasets',
     'is_first_process',
     'load_checkpoint',
     'load_config',
@@ -25,5 +25,5 @@ __all__ = [
     'process_group',
     'read_checkpoint',
     'read_weights',
-    'report_faults',
+    'report_issues',
 ]
