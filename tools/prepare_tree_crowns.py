@@ -7,13 +7,11 @@ pixel is in two tiles:
 
     data/tree_crowns/train/*.png  val/*.png  annotations/train.json  annotations/val.json
 
-The data set is built beside its final place and moved there in one step, so `data/tree_crowns` is
-complete whenever it exists, and a second call finds it and does nothing.
+A second call finds the data set and does nothing.
 """
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -21,8 +19,9 @@ import _prepare
 from _prepare import Box
 from PIL import Image
 
+REQUIREMENT = 'deepforest==2.1.0'
 PACKAGE = _prepare.Package(
-    'deepforest==2.1.0',
+    REQUIREMENT,
     # Photographs and VOC boxes.
     sha256={
         '2019_YELL_2_528000_4978000_image_crop2.png': (
@@ -38,14 +37,14 @@ PACKAGE = _prepare.Package(
             'cefe4b96888bacbf8af1674f000082e549aa707aa6590d545effb23e43f26631'
         ),
     },
-)
-ATTRIBUTION = f"""\
+    attribution=f"""\
 Tiles of aerial photographs of Yellowstone by the National Ecological Observatory Network (NEON),
 with tree crowns annotated by the authors of DeepForest, as they come with the Python package
-{PACKAGE.requirement} (https://github.com/weecology/DeepForest) under the MIT License, reproduced
+{REQUIREMENT} (https://github.com/weecology/DeepForest) under the MIT License, reproduced
 below. Cut by tools/prepare_tree_crowns.py of mmcontnet; boxes were clipped to the tiles.
 
-"""
+""",
+)
 TILE = 400  # longest side of a tile, in pixels
 # A box that a cut leaves with less than this share of its area is dropped: what is left of the
 # crown can hardly be recognised.
@@ -74,48 +73,23 @@ def clip(box: Box, tile: Box) -> Box | None:
 
 def write(source: Path, folder: Path) -> None:
     """Cut the photographs in `source` into tiles, and write these and their boxes as COCO does."""
-    categories = [dict(id=1, name='tree')]
-    coco: dict[str, dict] = {
-        part: dict(images=[], annotations=[], categories=categories) for part in ('train', 'val')
-    }
-    for part in coco:
-        (folder / part).mkdir(parents=True)
+    parts = {part: _prepare.Coco({1: 'tree'}) for part in ('train', 'val')}
     for path in (source / name for name in PACKAGE.sha256 if name.endswith('.png')):
         boxes = read_boxes(path.with_suffix('.xml'))
         with Image.open(path) as image:
             photograph = image.convert('RGB')
         for part, tile in _prepare.tiles(*photograph.size, TILE):
-            images, annotations = coco[part]['images'], coco[part]['annotations']
             name = f'{path.stem}_{tile[0]}_{tile[1]}.png'
+            (folder / part).mkdir(exist_ok=True)
             photograph.crop(tile).save(folder / part / name)
-            width, height = tile[2] - tile[0], tile[3] - tile[1]
-            images.append(dict(id=len(images) + 1, file_name=name, width=width, height=height))
-            for box in filter(None, (clip(box, tile) for box in boxes)):
-                w, h = box[2] - box[0], box[3] - box[1]
-                annotations.append(
-                    dict(
-                        id=len(annotations) + 1,
-                        image_id=images[-1]['id'],
-                        category_id=1,
-                        bbox=[box[0], box[1], w, h],
-                        area=w * h,
-                        iscrowd=0,
-                    )
-                )
-    (folder / 'annotations').mkdir()
-    for part, content in coco.items():
-        (folder / 'annotations' / f'{part}.json').write_text(json.dumps(content))
-
-
-def prepare(target: Path) -> bool:
-    """Make the data set at `target` unless it is there; return whether it had to be made."""
-    return _prepare.prepare(target, PACKAGE, ATTRIBUTION, write)
-
-
-def main() -> None:
-    target = _prepare.command_line(__doc__, 'data/tree_crowns', prepare)
-    _prepare.print_coco(target, 'tree crowns')
+            coco, (width, height) = parts[part], (tile[2] - tile[0], tile[3] - tile[1])
+            coco.add_image(file_name=name, width=width, height=height)
+            for left, top, right, bottom in filter(None, (clip(box, tile) for box in boxes)):
+                w, h = right - left, bottom - top
+                coco.add(1, [left, top, w, h], w * h)
+    for part, coco in parts.items():
+        coco.write(folder / 'annotations' / f'{part}.json')
 
 
 if __name__ == '__main__':
-    main()
+    _prepare.command_line(__doc__, 'data/tree_crowns', PACKAGE, write)

@@ -82,20 +82,16 @@ fi
 if [ "$run/curves.png" -nt "$run/$last" ]; then
     say 'Evaluation and pictures: done before'
 else
-    say 'Evaluation on the areas not seen in training (half a minute)'
+    say 'Evaluation and pictures of the areas not seen in training (half a minute)'
     show "$run/test.txt" \
         's/^ (Average .*)/  \1/p' \
         "$PYTHON" tools/test.py "$config" "$run/$last" --work-dir "$run/test" \
-        --cfg-options test_evaluator.outfile_prefix="$run/detections"
-
-    say 'Pictures'
-    "$PYTHON" tools/draw_detections.py $data/annotations/val.json $data/val \
-        "$run/detections.bbox.json" "$run/pictures" >/dev/null || fail 'no pictures'
+        --show-dir "$run/pictures"
     "$PYTHON" tools/plot_log.py "$run" >/dev/null || fail 'no curves'
 fi
 map() { sed -nE "s/.*coco\/$1: ([0-9.]+).*/\1/p" "$run/test.txt" | tail -n 1; }
 cat <<END
-  detections beside annotations: $run/pictures/overview.jpg, and one picture a tile
+  detections beside annotations: $run/pictures, one picture a tile (annotated left, detected right)
   loss and mAP:                  $run/curves.png
 
 ==> Done in $(((SECONDS - started + 59) / 60)) minutes: bbox_mAP $(map bbox_mAP), bbox_mAP_50 $(map bbox_mAP_50)

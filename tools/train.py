@@ -13,14 +13,14 @@ from mmcontnet.engine import (
     check_data,
     check_load_from,
     check_model,
-    find_faults,
     find_resume_point,
     is_first_process,
     load_config,
     owner_of,
     parse_run_args,
-    report_faults,
+    report_issues,
     runner_of,
+    validate_datasets,
 )
 from mmcontnet.errors import UserError, WeightMismatchError, exit_on_user_error
 
@@ -93,7 +93,7 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         if args.launcher != 'none':
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
-        if faults := report_faults(find_faults(cfg, parts, len(os.sched_getaffinity(0)))):
+        if faults := report_issues(validate_datasets(cfg, parts, len(os.sched_getaffinity(0)))):
             raise UserError(f'--check-data found {faults} faults in the data')
     return resume, warnings
 

@@ -3,7 +3,7 @@
 from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from .checks import check_data, check_load_from, check_model
 from .config import load_config
-from .datasets import find_faults, report_faults
+from .datasets import report_issues, validate_datasets
 from .distributed import is_first_process, process_group
 from .resume import ResumePoint, find_resume_point
 from .run import parse_run_args, runner_of
@@ -14,7 +14,7 @@ __all__ = [
     'check_data',
     'check_load_from',
     'check_model',
-    'find_faults',
+    'validate_datasets',
     'find_resume_point',
     'is_first_process',
     'load_checkpoint',
@@ -25,6 +25,6 @@ __all__ = [
     'process_group',
     'read_checkpoint',
     'read_weights',
-    'report_faults',
+    'report_issues',
     'runner_of',
 ]

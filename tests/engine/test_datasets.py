@@ -1,10 +1,11 @@
-"""Every damage to a data set is found and named; what training goes on with is a warning."""
+"""Every mistake in a data set is found and named; what training tolerates is a warning."""
 
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 from mmengine.config import Config
 from pycocotools import mask as coco_mask
 
-from mmcontnet.engine import find_faults, report_faults
-from mmcontnet.engine.datasets import Fault, _Samples
+from mmcontnet.engine import report_issues, validate_datasets
+from mmcontnet.engine.datasets import Issue, _Samples
 from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
@@ -21,18 +22,14 @@ from ..integration.configs import write_detector
 from ..integration.data import make_class_folders, make_coco, make_label_maps
 
 LOAD = dict(type='LoadImageFromFile')
+JSON = 'annotations/instances_train2017.json'
+Change = Callable[[dict], Any]
 
 
 def coco(root: Path, **changes: object) -> dict:
-    dataset = dict(
-        _scope_='mmdet',
-        type='CocoDataset',
-        data_root=str(root),
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        pipeline=[LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
-    )
-    return {**dataset, **changes}
+    pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    dataset = dict(_scope_='mmdet', type='CocoDataset', data_root=str(root), ann_file=JSON)
+    return {**dataset, 'data_prefix': dict(img='train2017/'), 'pipeline': pipeline, **changes}
 
 
 def label_maps(root: Path, **changes: object) -> dict:
@@ -48,186 +45,185 @@ def label_maps(root: Path, **changes: object) -> dict:
 
 
 def class_folders(root: Path, **changes: object) -> dict:
-    dataset = dict(
-        _scope_='mmpretrain',
-        type='CustomDataset',
-        data_root=str(root),
-        data_prefix='train',
-        extensions=('.jpeg',),
-        pipeline=[LOAD],
-    )
-    return {**dataset, **changes}
+    dataset = dict(_scope_='mmpretrain', type='CustomDataset', data_root=str(root))
+    options = dict(data_prefix='train', extensions=('.jpeg',), pipeline=[LOAD])
+    return {**dataset, **options, **changes}
 
 
-def faults_of(dataset: dict, model: dict | None = None, workers: int = 0) -> list[Fault]:
+def issues_of(dataset: dict, model: dict | None = None, workers: int = 0) -> list[Issue]:
     loaders = dict(train_dataloader=dict(dataset=dataset), val_dataloader=dict(dataset=dataset))
-    (faults,) = find_faults(
-        Config(dict(model=model or {}, **loaders)), ['train', 'val'], workers
-    ).values()
-    return faults
+    config = Config(dict(model=model or {}, **loaders))
+    (issues,) = validate_datasets(config, ['train', 'val'], workers).values()
+    return issues
 
 
-def write_coco(root: Path, change: Callable[[dict], object] = lambda content: None) -> None:
+def write_coco(root: Path, change: Change = lambda content: None) -> None:
     """Write two images with a triangle for a mask each, after a change of the JSON."""
     make_coco(root, images=2)
-    path = root / 'annotations/instances_train2017.json'
-    content = json.loads(path.read_text())
+    content = json.loads((root / JSON).read_text())
     for annotation in content['annotations']:
         x, y, w, h = annotation['bbox']
         annotation['segmentation'] = [[x, y, x + w, y, x, y + h]]
     change(content)
-    path.write_text(json.dumps(content))
+    (root / JSON).write_text(json.dumps(content))
 
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def change_first(**fields: object) -> Callable[[dict], object]:
-    return lambda content: content['annotations'][0].update(fields)
+def first(table: str = 'annotations', **fields: object) -> Change:
+    return lambda content: content[table][0].update(fields)
 
 
-def rle(counts: object) -> Callable[[dict], object]:
-    return change_first(segmentation=dict(size=[97, 126], counts=counts))
+def mask(segmentation: object) -> Change:
+    return first(segmentation=segmentation)
 
 
-def test_whole_data_sets_have_no_fault(tmp_path: Path) -> None:
-    write_coco(tmp_path / 'coco')
+def rle(counts: object) -> Change:
+    return mask(dict(size=[97, 126], counts=counts))
+
+
+def remove(table: str, index: int | None, field: str = '') -> Change:
+    if index is None:
+        return lambda content: content.pop(table)
+    return lambda c: c[table][index].pop(field) if field else c[table].pop(index)
+
+
+def assert_found(issues: list[Issue], category: str, text: str, warning: bool = False) -> None:
+    named = [i for i in issues if category in i.category and re.search(text, str(i))]
+    assert len(named) == 1, issues
+    assert named[0].warning is warning
+
+
+def test_whole_data_sets_have_no_issue(tmp_path: Path) -> None:
+    for name in ('polygons', 'counts', 'string'):
+        random = np.random.RandomState(0).randint(0, 2, (97, 126)).astype(np.uint8, order='F')
+        string = coco_mask.encode(random)['counts'].decode()
+        changes = dict(polygons=mask([[1, 1, 9, 1, 9, 9]]), counts=rle([5, 97 * 126 - 5]))
+        write_coco(tmp_path / name, changes.get(name, rle(string)))
+        assert issues_of(coco(tmp_path / name)) == []
     make_label_maps(tmp_path / 'labels')
+    assert issues_of(label_maps(tmp_path / 'labels')) == []
     make_class_folders(tmp_path / 'folders')
-    assert faults_of(coco(tmp_path / 'coco')) == []
-    assert faults_of(label_maps(tmp_path / 'labels')) == []
-    assert faults_of(class_folders(tmp_path / 'folders')) == []
+    assert issues_of(class_folders(tmp_path / 'folders')) == []
 
 
 @pytest.mark.parametrize(
-    ('change', 'kind', 'place'),
+    ('change', 'category', 'text'),
     [
+        (first(category_id=99), 'unknown categories', 'annotation 1: category 99'),
+        (first(image_id=99), 'unknown images', 'annotation 1: image 99'),
+        (first(bbox=[1, 2, 3]), 'four numbers', r'annotation 1 of .*1.jpg: \[1, 2, 3\]'),
+        (first(bbox=[1, 2, 3, float('nan')]), 'four numbers', 'annotation 1 of .*nan'),
+        (first(bbox=None), 'wrong fields', r'annotations\[0\]: bbox None'),
+        (first(area='7'), 'wrong fields', r"annotations\[0\]: area '7'"),
+        (first(area=float('nan')), 'wrong fields', r'annotations\[0\]: area nan'),
+        (first(id=None), 'wrong fields', r'annotations\[0\]: id None'),
+        (first(category_id=[1]), 'wrong fields', r'annotations\[0\]: category_id \[1\]'),
+        (first('images', width='126'), 'wrong fields', r"images\[0\]: width '126'"),
+        (first('images', file_name=None), 'wrong fields', r'images\[0\]: file_name None'),
+        (first('categories', id=None), 'wrong fields', r'categories\[0\]: id None'),
+        (remove('annotations', 0, 'area'), 'wrong fields', r'annotations\[0\]: no area'),
+        (remove('images', 1, 'width'), 'wrong fields', r'images\[1\]: no width'),
         (
-            change_first(category_id=99),
-            'unknown categories',
-            'annotation 1 of .*1.jpg: category 99',
+            lambda c: c['annotations'].append(5),
+            'wrong fields',
+            r'annotations\[2\]: no id, no',
         ),
-        (change_first(image_id=99), 'unknown images', 'annotation 1: image 99'),
-        (change_first(bbox=[1, 2, 3]), 'four numbers', r'annotation 1 of .*\[1, 2, 3\]'),
-        (change_first(bbox=[1, 2, 3, float('nan')]), 'four numbers', 'annotation 1 of .*nan'),
-        (change_first(bbox=None), 'four numbers', 'annotation 1 of .*None'),
-        (change_first(bbox=5), 'four numbers', 'annotation 1 of .*: 5'),
-        (change_first(segmentation=[]), 'without the mask', 'annotation 1 of'),
-        (
-            change_first(segmentation=dict(size=[9, 9], counts=[81])),
-            'masks of another size',
-            r'annotation 1 of .*size \[9, 9\] in an image of 97 x 126',
-        ),
-        (change_first(segmentation='abc'), 'neither polygons nor RLE', 'annotation 1 of .*: abc'),
-        (change_first(segmentation=[1, 1, 5, 1, 5, 5]), 'neither polygons', r'1 of .*: \[1, 1, 5'),
-        (change_first(segmentation=[[float('nan'), 1, 5, 1, 5, 5]]), 'finite', 'annotation 1 of'),
-        (change_first(segmentation=[['1', '1', '5', '1', '5', '5']]), 'finite', 'annotation 1 of'),
-        (
-            change_first(segmentation=[[200, 1, 205, 1, 205, 5]]),
-            'wholly outside',
-            '1 of .*97 x 126',
-        ),
-        (change_first(segmentation=[[1, -9, 5, -9, 5, -2]]), 'wholly outside', 'annotation 1 of'),
+        (first(id=2), 'used twice', r'annotations\[1\]: id 2'),
+        (lambda c: c.update(annotations=[]), 'an empty list', 'no annotations'),
+        (remove('annotations', None), 'an empty list', 'no annotations'),
+        (lambda c: c.update(images=[]), 'without an image', 'train_dataloader.dataset'),
+        (remove('categories', 3), 'no category for', "train2017.json: 'motorcycle'"),
+        (first('images', width=300), 'images of another size', '1.jpg: .*300'),
+        (mask([]), 'without the mask', 'annotation 1 of'),
+        (mask(dict(size=[9, 9], counts=[81])), 'another size', r'size \[9, 9\] .* 97 x 126'),
+        (mask('abc'), 'neither polygons', 'annotation 1 of .*: abc'),
+        (mask([1, 1, 5, 1, 5, 5]), 'neither polygons', r'annotation 1 of .*: \[1, 1, 5'),
+        (mask([[float('nan'), 1, 5, 1, 5, 5]]), 'finite', 'annotation 1 of .*nan'),
+        (mask([['1', '1', '5', '1', '5', '5']]), 'finite', 'annotation 1 of'),
+        (mask([[200, 1, 205, 1, 205, 5]]), 'wholly outside', 'annotation 1 of .*97 x 126'),
+        (mask([[1, -9, 5, -9, 5, -2]]), 'wholly outside', 'annotation 1 of'),
         (rle([5, 6]), 'do not sum up', 'annotation 1 of'),
         (rle([-1, 97 * 126 + 1]), 'do not sum up', 'annotation 1 of'),
         (rle('zzz!!'), 'do not sum up', 'annotation 1 of'),
         (rle('0'), 'do not sum up', 'annotation 1 of'),
         # The whole image, and then a number that is broken off.
         (rle('0nm;P'), 'do not sum up', 'annotation 1 of'),
-        (change_first(area=None), 'wrong kind', r'annotations\[0\]: area None'),
-        (change_first(area='7'), 'wrong kind', r"annotations\[0\]: area '7'"),
-        (change_first(area=float('nan')), 'wrong kind', r'annotations\[0\]: area nan'),
-        (change_first(id=None), 'wrong kind', r'annotations\[0\]: id None'),
-        (change_first(category_id=[1]), 'wrong kind', r'annotations\[0\]: category_id \[1\]'),
-        (lambda c: c['images'][1].update(width='126'), 'wrong kind', r"images\[1\]: width '126'"),
-        (lambda c: c['images'][1].update(file_name=None), 'wrong kind', r'images\[1\]: file_name'),
-        (lambda c: c['categories'][3].update(id=None), 'wrong kind', r'categories\[3\]: id None'),
-        (lambda c: c['annotations'].append(5), 'no objects', r'annotations\[\d+\]: 5'),
-        (
-            lambda c: c['annotations'][0].pop('area'),
-            'lack a field',
-            r'annotations\[0\] has no area',
-        ),
-        (lambda c: c['images'][1].pop('width'), 'lack a field', r'images\[1\] has no width'),
-        (change_first(id=2), 'used more than once', 'annotations: id 2, 2 times'),
-        (lambda c: c.update(annotations=[]), 'an empty list', 'no annotations'),
-        (lambda c: c.pop('annotations'), 'an empty list', 'no annotations'),
-        (lambda c: c.update(images=[]), 'without an image', 'train_dataloader.dataset'),
-        (lambda c: c['categories'].pop(3), 'no category for', "train2017.json: 'motorcycle'"),
-        (lambda c: c['images'][0].update(width=300), 'images of another size', '1.jpg: .*300'),
     ],
 )
 def test_errors_in_cocos_json_are_named(
-    change: Callable[[dict], object], kind: str, place: str, tmp_path: Path
+    change: Change, category: str, text: str, tmp_path: Path
 ) -> None:
     write_coco(tmp_path, change)
-    assert_found(faults_of(coco(tmp_path)), kind, place, warning=False)
-
-
-def assert_found(faults: list[Fault], kind: str, place: str, warning: bool) -> None:
-    named = [fault for fault in faults if kind in fault.kind and re.search(place, fault.place)]
-    assert len(named) == 1, faults
-    assert named[0].warning is warning
+    assert_found(issues_of(coco(tmp_path)), category, text)
 
 
 @pytest.mark.parametrize(
-    ('change', 'kind', 'place'),
+    ('change', 'category', 'text'),
     [
-        (change_first(bbox=[1, 1, 20, 0]), 'no area', 'annotation 1 of .*height 0'),
-        (change_first(area=0), 'no area', 'annotation 1 of .*area 0'),
-        (change_first(bbox=[126, 1, 20, 20]), 'wholly outside', 'annotation 1 of .*126 x 97'),
-        (change_first(bbox=[100, 1, 40, 20]), 'stick out', 'annotation 1 of .*x 100.*126 x 97'),
-        (change_first(bbox=[-5, 1, 40, 20]), 'stick out', 'annotation 1 of .*x -5'),
+        (first(bbox=[1, 1, 20, 0]), 'no area', r'annotation 1 of .*20, 0\]'),
+        (first(area=0), 'no area', 'annotation 1 of .*area 0'),
+        (first(bbox=[126, 1, 20, 20]), 'wholly outside', 'annotation 1 of .*126 x 97'),
+        (first(bbox=[100, 1, 40, 20]), 'stick out', 'annotation 1 of .*100.*126 x 97'),
+        (first(bbox=[-5, 1, 40, 20]), 'stick out', 'annotation 1 of .*-5'),
         (rle(None), 'without counts or size', 'annotation 1 of'),
-        (change_first(iscrowd=1), 'ignore or iscrowd', 'annotation 1 of'),
-        (change_first(segmentation=[[1, 1, 5, 5]]), 'polygons', 'annotation 1 of .*: 4 numbers'),
-        (lambda c: c['annotations'].pop(0), 'left out by filter_cfg', 'image 1, 000000000001.jpg'),
-        (lambda c: c['categories'][0].update(name='yak'), 'does not name', "annotation 1 .*'yak'"),
+        (first(iscrowd=1), 'ignore or iscrowd', 'annotation 1 of'),
+        (mask([[1, 1, 5, 5]]), 'three or more points', r'annotation 1 of .*\[1, 1, 5, 5\]'),
+        (remove('annotations', 0), 'left out by filter_cfg', 'image 1, 000000000001.jpg'),
+        (first('categories', name='yak'), 'does not name', "annotation 1 of .*'yak'"),
     ],
 )
-def test_what_mmdet_skips_or_takes_as_it_is_is_a_warning(
-    change: Callable[[dict], object], kind: str, place: str, tmp_path: Path
+def test_what_mmdet_leaves_out_or_takes_as_it_is_is_a_warning(
+    change: Change, category: str, text: str, tmp_path: Path
 ) -> None:
     write_coco(tmp_path, change)
-    dataset = coco(tmp_path, filter_cfg=dict(filter_empty_gt=True))
-    faults = faults_of(dataset)
-    assert_found(faults, kind, place, warning=True)
-    if 'yak' not in place:  # of which a class is missing then, too
-        assert report_faults(dict(train=faults)) == 0
+    issues = issues_of(coco(tmp_path, filter_cfg=dict(filter_empty_gt=True)))
+    assert_found(issues, category, text, warning=True)
+    # Without the yak's name, a class is missing.
+    assert report_issues(dict(train=issues)) == ('yak' in text)
 
 
-def test_runs_that_sum_up_to_the_size_are_no_fault(tmp_path: Path) -> None:
-    mask = np.random.RandomState(0).randint(0, 2, (97, 126)).astype(np.uint8, order='F')
-    counts = coco_mask.encode(mask)['counts'].decode()
-    for whole in (counts, [5, 97 * 126 - 5]):
-        write_coco(tmp_path / str(len(whole)), rle(whole))
-        assert faults_of(coco(tmp_path / str(len(whole)))) == []
-
-
-def test_a_broken_entry_hides_no_fault_and_causes_but_one(tmp_path: Path) -> None:
+def test_wrong_entries_hide_no_mistake_and_cause_none(tmp_path: Path) -> None:
     def damage(content: dict) -> None:
         content['images'][0].update(width=None)
-        content['categories'][3].update(id=[4])
         content['annotations'][0].update(area=None)
         content['annotations'].append(dict(content['annotations'][-1], id=50, category_id=99))
 
     write_coco(tmp_path, damage)
-    kind = 'entries with a field of a wrong kind'
-    path = tmp_path / 'annotations/instances_train2017.json'
-    unknown = f'{path}: annotation 50 of 000000000002.jpg: category 99'
-    assert faults_of(coco(tmp_path)) == [
-        Fault(kind, f'{path}: images[0]: width None'),
-        Fault(kind, f'{path}: categories[3]: id [4]'),
-        Fault(kind, f'{path}: annotations[0]: area None'),
-        Fault('annotations of unknown categories', unknown),
-        Fault('data sets that cannot be loaded, nor their images', f'{path}: see above'),
+    path = tmp_path / JSON
+    category = 'entries with missing or wrong fields'
+    assert issues_of(coco(tmp_path)) == [
+        Issue(category, f'{path}: images[0]', 'width None'),
+        Issue(category, f'{path}: annotations[0]', 'area None'),
+        Issue('annotations of unknown categories', f'{path}: annotation 50', 'category 99'),
+        Issue('data sets that cannot be loaded', str(path), 'see above'),
     ]
 
 
-def test_a_test_set_may_keep_its_annotations_secret(tmp_path: Path) -> None:
-    write_coco(tmp_path, lambda content: content.pop('annotations'))
-    assert faults_of(coco(tmp_path, test_mode=True)) == []
+def test_what_is_right_is_not_called_a_mistake(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'secret', lambda content: content.pop('annotations'))
+    assert issues_of(coco(tmp_path / 'secret', test_mode=True)) == []
+    write_coco(tmp_path / 'rounded', first(bbox=[100, 1, 26.7, 20]))
+    assert issues_of(coco(tmp_path / 'rounded')) == []
+
+
+@pytest.mark.parametrize('content', ['', '{"images": [', '[]', '{"images": 7}'])
+def test_files_that_are_not_cocos_are_named(content: str, tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / JSON).write_text(content)
+    assert_found(issues_of(coco(tmp_path)), 'cannot be loaded', f'{JSON}: ')
+
+
+def test_more_classes_than_the_head_has_are_named(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'coco')
+    detector = dict(roi_head=dict(bbox_head=[dict(num_classes=10)]))
+    issues = issues_of(coco(tmp_path / 'coco'), detector)
+    assert_found(issues, 'labels out of range', '2.jpg: 17, of 10 classes')
+    make_class_folders(tmp_path / 'folders', images=1)
+    issues = issues_of(class_folders(tmp_path / 'folders'), dict(head=dict(num_classes=1)))
+    assert_found(issues, 'labels out of range', '/n01443537/0.JPEG: 1, of 1 classes')
 
 
 @pytest.mark.parametrize('test_mode', [False, True])
@@ -237,48 +233,29 @@ def test_an_image_that_ignore_empty_drops_is_a_warning_in_training(
     write_coco(tmp_path)
     (tmp_path / 'train2017/000000000001.jpg').unlink()
     pipeline = [dict(LOAD, ignore_empty=True)]
-    faults = faults_of(coco(tmp_path, pipeline=pipeline, test_mode=test_mode))
-    assert_found(faults, 'ignore_empty', '/000000000001.jpg', warning=not test_mode)
+    issues = issues_of(coco(tmp_path, pipeline=pipeline, test_mode=test_mode))
+    assert_found(issues, 'ignore_empty', '/000000000001.jpg', warning=not test_mode)
 
 
-def test_instances_without_a_label_are_no_fault(tmp_path: Path) -> None:
-    instances = [dict(text='a sign'), dict(bbox_label=9)]
-    data = dict(metainfo={}, data_list=[dict(img_path='no.jpg', instances=instances)])
-    (tmp_path / 'list.json').write_text(json.dumps(data))
-    dataset = dict(type='BaseDataset', data_root=str(tmp_path), ann_file='list.json')
-    faults = faults_of(dict(dataset, _scope_='mmpretrain'), dict(head=dict(num_classes=2)))
-    assert [fault.kind for fault in faults] == ['missing images', 'labels out of range']
-
-
-def test_a_data_set_of_several_tasks_is_looked_at(tmp_path: Path) -> None:
+def test_data_sets_of_other_forms_are_checked(tmp_path: Path) -> None:
     make_class_folders(tmp_path, images=1)
-    paths = ['train/n01440764/0.JPEG', 'train/no.JPEG']
-    entries = [dict(img_path=path, gt_label=dict(kind=0)) for path in paths]
+    entries = [dict(img_path='train/n01440764/0.JPEG', gt_label=dict(kind=0))]
+    entries += [dict(img_path='train/no.JPEG', gt_label=dict(kind=0))]
     content = dict(metainfo=dict(tasks=['kind']), data_list=entries)
-    (tmp_path / 'list.json').write_text(json.dumps(content))
-    dataset = class_folders(tmp_path, type='MultiTaskDataset', ann_file='list.json')
-    faults = faults_of({k: v for k, v in dataset.items() if k not in ('extensions', 'data_prefix')})
-    assert faults == [Fault('missing images', str(tmp_path / 'train/no.JPEG'))]
+    (tmp_path / 'tasks.json').write_text(json.dumps(content))
+    dataset = dict(_scope_='mmpretrain', data_root=str(tmp_path), pipeline=[LOAD])
+    issues = issues_of(dict(dataset, type='MultiTaskDataset', ann_file='tasks.json'))
+    assert issues == [Issue('missing images', str(tmp_path / 'train/no.JPEG'))]
 
+    entries = [dict(img_path='no.jpg', instances=[dict(text='a sign'), dict(bbox_label=9)])]
+    (tmp_path / 'list.json').write_text(json.dumps(dict(metainfo={}, data_list=entries)))
+    dataset = dict(dataset, type='BaseDataset', ann_file='list.json')
+    issues = issues_of(dataset, dict(head=dict(num_classes=2)))
+    assert [issue.category for issue in issues] == ['labels out of range', 'missing images']
 
-def test_a_box_out_by_rounding_is_no_fault(tmp_path: Path) -> None:
-    write_coco(tmp_path, change_first(bbox=[100, 1, 26.7, 20]))
-    assert faults_of(coco(tmp_path)) == []
-
-
-@pytest.mark.parametrize('content', ['', '{"images": [', '[]', '{"images": 7}'])
-def test_annotation_files_that_are_no_cocos_are_named(content: str, tmp_path: Path) -> None:
-    write_coco(tmp_path)
-    (tmp_path / 'annotations/instances_train2017.json').write_text(content)
-    faults = faults_of(coco(tmp_path))
-    assert_found(faults, 'cannot be loaded', 'annotations/instances_train2017.json: ', False)
-
-
-def test_more_classes_in_the_data_than_in_the_head_are_named(tmp_path: Path) -> None:
-    write_coco(tmp_path)
-    roi_head = dict(bbox_head=[dict(num_classes=10)])
-    faults = faults_of(coco(tmp_path), dict(roi_head=roi_head))
-    assert_found(faults, 'labels out of range', '2.jpg: 17, of 10 classes', warning=False)
+    (tmp_path / 'list.txt').write_text('')
+    issues = issues_of(class_folders(tmp_path, ann_file='list.txt'))
+    assert_found(issues, 'without an image', 'train_dataloader.dataset')
 
 
 @pytest.mark.parametrize('damage', [Path.unlink, cut, lambda path: path.write_bytes(b'')])
@@ -291,9 +268,9 @@ def test_missing_truncated_and_empty_images_are_named(
         cv2.imwrite(str(path.with_suffix(suffix)), cv2.imread(str(path)))
     (tmp_path / 'names.txt').write_text('0\n1\n')
     damage(tmp_path / f'img/1{suffix}')
-    faults = faults_of(label_maps(tmp_path, img_suffix=suffix, ann_file='names.txt'))
-    kind = 'missing images' if damage is Path.unlink else 'images that cannot be decoded'
-    assert faults == [Fault(kind, str(tmp_path / f'img/1{suffix}'))]
+    issues = issues_of(label_maps(tmp_path, img_suffix=suffix, ann_file='names.txt'))
+    category = 'missing images' if damage is Path.unlink else 'images that cannot be loaded'
+    assert [issue[:2] for issue in issues] == [(category, str(tmp_path / f'img/1{suffix}'))]
 
 
 def change_map(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], object]:
@@ -301,10 +278,10 @@ def change_map(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path],
 
 
 @pytest.mark.parametrize(
-    ('damage', 'kind', 'place'),
+    ('damage', 'category', 'text'),
     [
         (Path.unlink, 'missing label maps', '1.png$'),
-        (cut, 'label maps that cannot be decoded', '1.png$'),
+        (cut, 'label maps that cannot be loaded', '1.png'),
         (change_map(lambda m: m[:-1]), 'another size', r'1.png: \(74, 98\), its image \(75, 98\)'),
         (change_map(lambda m: m * 2), 'out of range', '1.png: 2, of 2 classes'),
         (change_map(lambda m: m + 254), 'out of range', '1.png: 254, of 2 classes'),
@@ -314,124 +291,85 @@ def change_map(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path],
     ],
 )
 def test_broken_label_maps_are_named(
-    damage: Callable[[Path], object], kind: str, place: str, tmp_path: Path
+    damage: Callable[[Path], object], category: str, text: str, tmp_path: Path
 ) -> None:
     make_label_maps(tmp_path)
     path = tmp_path / 'ann/1.png'
     if damage is cut:  # a flat map is too small to lose 200 bytes
         cv2.imwrite(str(path), np.random.RandomState(0).randint(0, 2, (75, 98), np.uint8))
     damage(path)
-    (fault,) = faults_of(label_maps(tmp_path))
-    assert_found([fault], kind, place, warning=False)
+    (issue,) = issues_of(label_maps(tmp_path))
+    assert_found([issue], category, text)
 
 
-def test_a_label_is_in_range_by_the_head_and_by_reduce_zero_label(tmp_path: Path) -> None:
+def test_a_label_is_in_range_by_head_reduce_zero_label_and_chosen_classes(tmp_path: Path) -> None:
     make_label_maps(tmp_path)
     for path in (tmp_path / 'ann').iterdir():
         change_map(lambda m: np.where(m, 2, 255))(path)
     three = dict(decode_head=dict(num_classes=3))
-    assert faults_of(label_maps(tmp_path), three) == []
-    assert len(faults_of(label_maps(tmp_path))) == 4
+    assert issues_of(label_maps(tmp_path), three) == []
+    assert len(issues_of(label_maps(tmp_path))) == 4
     reduced = label_maps(tmp_path, reduce_zero_label=True)
-    assert faults_of(reduced) == []
-    assert len(faults_of(reduced, dict(decode_head=[dict(num_classes=1)]))) == 4
+    assert issues_of(reduced) == []
+    assert len(issues_of(reduced, dict(decode_head=[dict(num_classes=1)]))) == 4
     # 255 counts where another number is the ignored one.
-    assert len(faults_of(label_maps(tmp_path), dict(decode_head=dict(three, ignore_index=9)))) == 4
-
-
-def test_of_classes_that_a_config_chooses_the_other_labels_are_in_range(tmp_path: Path) -> None:
-    make_label_maps(tmp_path)
-    changes = dict(type='CityscapesDataset', metainfo=dict(classes=('road',)), img_suffix='.jpg')
-    dataset = label_maps(tmp_path, seg_map_suffix='.png', **changes)
-    change_map(lambda m: m * 18)(tmp_path / 'ann/0.png')
-    assert faults_of(dataset) == []
+    assert len(issues_of(label_maps(tmp_path), dict(decode_head=dict(three, ignore_index=9)))) == 4
+    # Of chosen classes, those that are not chosen are in range too.
+    chosen = dict(type='CityscapesDataset', metainfo=dict(classes=('road',)), img_suffix='.jpg')
+    dataset = label_maps(tmp_path, seg_map_suffix='.png', **chosen)
+    change_map(lambda m: m // 255 * 18)(tmp_path / 'ann/0.png')
+    assert issues_of(dataset) == []
     change_map(lambda m: np.minimum(m, 1) * 19)(tmp_path / 'ann/0.png')
-    assert_found(faults_of(dataset), 'out of range', '0.png: 19', warning=False)
+    assert_found(issues_of(dataset), 'out of range', '0.png: 19')
 
 
-def test_classes_of_folders_beyond_the_heads_are_named(tmp_path: Path) -> None:
-    make_class_folders(tmp_path, images=1)
-    faults = faults_of(class_folders(tmp_path), dict(head=dict(num_classes=1)))
-    assert_found(faults, 'labels out of range', '/n01443537/0.JPEG: 1, of 1 classes', False)
-
-
-def test_an_empty_annotation_file_of_a_classifier_is_named(tmp_path: Path) -> None:
-    make_class_folders(tmp_path, images=1)
-    (tmp_path / 'list.txt').write_text('')
-    faults = faults_of(class_folders(tmp_path, ann_file='list.txt'))
-    assert_found(faults, 'without an image', 'train_dataloader.dataset', False)
-
-
-def test_several_processes_find_the_same(tmp_path: Path) -> None:
+def test_several_processes_find_the_same_and_a_killed_one_ends_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_class_folders(tmp_path, images=70)
     (tmp_path / 'train/n01440764/7.JPEG').write_bytes(b'no image')
     cut(tmp_path / 'train/n01443537/69.JPEG')
-    alone = faults_of(class_folders(tmp_path))
+    alone = issues_of(class_folders(tmp_path))
     assert len(alone) == 2
-    assert faults_of(class_folders(tmp_path), workers=2) == alone
-
-
-def test_a_killed_process_ends_the_check_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_class_folders(tmp_path, images=64)
+    assert issues_of(class_folders(tmp_path), workers=2) == alone
     monkeypatch.setattr(_Samples, '__getitem__', lambda self, index: os.kill(os.getpid(), 9))
     with pytest.raises(UserError, match=r'train_dataloader\.dataset: the check was stopped'):
-        faults_of(class_folders(tmp_path), workers=2)
+        issues_of(class_folders(tmp_path), workers=2)
 
 
-def test_a_report_names_twenty_of_a_kind_and_one_of_warnings(
+def test_a_report_names_twenty_of_a_category_and_one_warning(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    errors = [Fault('missing images', f'{i}.jpg') for i in range(23)]
-    warnings = [Fault('boxes of no area', f'box {i}', warning=True) for i in range(5)]
-    assert report_faults({'train': errors + warnings}) == 23
+    errors = [Issue('missing images', f'{i}.jpg') for i in range(23)]
+    warnings = [Issue('boxes of no area', f'box {i}', 'tiny', True) for i in range(5)]
+    assert report_issues({'train': errors + warnings}) == 23
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == 'train: 23 missing images:'
-    assert [line.strip() for line in lines[1:21]] == [f'{i}.jpg' for i in range(20)]
-    assert lines[21].strip() == '... and 3 more'
-    assert lines[22:] == ['train: warning: 5 boxes of no area, e.g. box 0']
+    named = [f'    {i}.jpg' for i in range(20)]
+    assert lines[:22] == ['train: 23 missing images:', *named, '    ... and 3 more']
+    assert lines[22:] == ['train: warning: 5 boxes of no area, e.g. box 0: tiny']
 
 
-def test_the_command_line_names_faults_and_writes_them(
+def test_command_lines_name_mistakes_and_write_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_coco(tmp_path / 'data/coco', images=2)
     config = write_detector(tmp_path)
     assert run_tool(monkeypatch, 'check_dataset.py', config) is None
-    assert (
-        'no faults in train_dataloader.dataset, val_dataloader.dataset' in capsys.readouterr().out
-    )
-    (tmp_path / 'data/coco/val2017/000000000002.jpg').unlink()
-    message = run_tool(monkeypatch, 'check_dataset.py', config, '--json', 'faults.json')
-    assert message == f'check_dataset.py: error: faults in the data of {config}: 1'
-    found = json.loads((tmp_path / 'faults.json').read_text())
-    place = 'data/coco/val2017/000000000002.jpg'
-    fault = dict(kind='missing images', place=place, warning=False)
-    assert found == {'train_dataloader.dataset': [], 'val_dataloader.dataset': [fault]}
+    keys = ['train_dataloader.dataset', 'val_dataloader.dataset']
+    assert f'no mistakes found in {", ".join(keys)}' in capsys.readouterr().out
+    path = 'data/coco/val2017/000000000002.jpg'
+    (tmp_path / path).unlink()
+    message = run_tool(monkeypatch, 'check_dataset.py', config, '--json', 'found.json')
+    assert message.startswith(f'check_dataset.py: error: 1 mistakes in the data of {config}')
+    issue = dict(category='missing images', location=path, message='', warning=False)
+    assert json.loads((tmp_path / 'found.json').read_text()) == {keys[0]: [], keys[1]: [issue]}
     assert run_tool(monkeypatch, 'check_dataset.py', config, '--split', 'train') is None
 
-
-def test_as_many_processes_decode_as_there_are_cores_to_use(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(37)))
-    run_tool(monkeypatch, 'check_dataset.py', '--help')
-    assert 'decode (default: 37)' in capsys.readouterr().out
-
-
-def test_training_checks_the_data_before_anything_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_coco(tmp_path / 'data/coco', images=2)
-    config = write_detector(tmp_path)
-    cut(tmp_path / 'data/coco/train2017/000000000001.jpg')
     assert run_tool(monkeypatch, 'train.py', config, '--check-only') is None
     message = run_tool(monkeypatch, 'train.py', config, '--check-data')
-    assert message == 'train.py: error: --check-data: faults in the data: 1'
-    assert 'data/coco/train2017/000000000001.jpg' in capsys.readouterr().err
+    assert message.startswith('train.py: error: --check-data: 1 mistakes in the data')
+    assert path in capsys.readouterr().err
     assert not (tmp_path / 'work_dirs').exists()
     message = run_tool(monkeypatch, 'train.py', config, '--check-data', '--launcher', 'pytorch')
     assert 'is for one process' in str(message)
