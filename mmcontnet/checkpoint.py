@@ -77,7 +77,8 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         state = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(state, Mapping):
         raise CheckpointError(
-            f'checkpoint {source!r} holds no state dict, but a {type(state).__name__}'
+            f'checkpoint {source!r} is no state dict: it holds no tensors by their names, but a '
+            f'{type(state).__name__}'
         )
     # Beside bare tensors there may be anything, but mmengine fails at names that are not strings.
     tensors = {

@@ -7,12 +7,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from torch import nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
-from mmcontnet.engine import check_data, check_model, load_config, load_weights, read_weights
-from mmcontnet.errors import UserError, WeightMismatchError
+from mmcontnet.engine import check_data, check_model, load_config, read_weights
+from mmcontnet.errors import UserError
 
 from ..backbones import small
 
@@ -136,37 +135,6 @@ def test_weights_that_are_adapted_when_loaded_are_accepted(tmp_path: Path) -> No
     torch.save({'state_dict': state}, tmp_path / 'cmt.pth')
     with pytest.raises(UserError, match=r'2 of \d+ tensors .*stages\.1\.position_bias\.table'):
         check_model(cfg)
-
-
-class Renaming(nn.Module):
-    """Takes weights by an old name, as mmdet's FCOS does."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.kept, self.lost, self.new = (nn.Linear(width, width) for _ in range(3))
-        self._register_load_state_dict_pre_hook(self.rename)
-
-    @staticmethod
-    def rename(state: dict, prefix: str, *args: object) -> None:
-        for name in [name for name in state if name.startswith('old.')]:
-            state[name.replace('old.', 'new.')] = state.pop(name)
-
-
-def test_misfits_are_found_where_a_hook_renames_them() -> None:
-    weights = {
-        'kept.weight': torch.ones(3, 3),
-        'kept.bias': torch.ones(3),
-        'old.weight': torch.ones(2, 2),
-        'old.bias': torch.ones(3),
-    }
-    module = Renaming(3)
-    left = load_weights(module, weights, 'file', needed='kept')
-    assert left == ['lost.weight', 'lost.bias', 'new.weight']
-    assert not module._load_state_dict_post_hooks
-    with pytest.raises(
-        WeightMismatchError, match=r'3 of 6 tensors .* \(lost\.weight, lost\.bias, new\.w'
-    ):
-        load_weights(Renaming(3), weights, 'file')
 
 
 def test_weights_of_a_classifier_may_lack_the_norms_of_other_outputs(
