@@ -8,15 +8,16 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import types
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -331,23 +332,51 @@ def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterward
     assert not os.path.exists('harmed')
 
 
-def test_files_from_the_web_are_fetched_once_and_read_as_strictly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Server(BaseHTTPRequestHandler):
+    """Serves a file by its path, or fewer bytes than it says, or nothing."""
+
+    def do_GET(self) -> None:
+        path = Path(urlparse(self.path).path.lstrip('/'))
+        if not path.is_file() and path.stem != 'silent':
+            self.send_error(404)
+        elif path.stem == 'silent':
+            time.sleep(1)
+        else:
+            self.send_response(200)
+            self.send_header('Content-Length', str(path.stat().st_size + 9 * ('cut' in self.path)))
+            self.end_headers()
+            self.wfile.write(path.read_bytes())
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
-    write({'w': torch.ones(2)}, 'good.pth')
+    monkeypatch.setattr(mmcontnet.checkpoint, '_TIMEOUT', 0.3)
+    for folder in ('a', 'b'):
+        Path(folder).mkdir()
+        write({'name': torch.full((2,), ord(folder))}, f'{folder}/good.pth')
     write({'w': HOSTILE})
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server, safe_loading():
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server, safe_loading():
         Thread(target=server.serve_forever, daemon=True).start()
         url = f'http://127.0.0.1:{server.server_port}'
-        with pytest.raises(CheckpointError, match=r"bad\.pth' cannot be read: it refers to"):
-            CheckpointLoader.load_checkpoint(f'{url}/bad.pth')
-        with pytest.raises(CheckpointError, match=r"/none\.pth' cannot be fetched: .*404"):
-            CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+        for path, message in {
+            'bad.pth': 'cannot be read: it refers to',
+            'none.pth': 'cannot be fetched: .*404',
+            'a/good.pth?cut': r'cannot be fetched: \d+ of \d+ bytes came',
+            'silent.pth': 'cannot be fetched: .*timed out',
+        }.items():
+            with pytest.raises(CheckpointError, match=message):
+                CheckpointLoader.load_checkpoint(f'{url}/{path}')
+        assert len(os.listdir('hub/checkpoints')) == 1  # what was whole
         for _ in range(2):
-            assert read_weights(f'{url}/good.pth?download=1')['w'].tolist() == [1, 1]
-            Path('good.pth').unlink(missing_ok=True)
+            for folder in ('a', 'b'):
+                found = read_weights(f'{url}/{folder}/good.pth?download=1')
+                assert found['name'].tolist() == [ord(folder)] * 2
+                Path(f'{folder}/good.pth').unlink(missing_ok=True)
         server.shutdown()
     assert not os.path.exists('harmed')
 
