@@ -7,7 +7,11 @@ Importing this changes nothing: mmengine reads files by the same rules within
 from __future__ import annotations
 
 import copy
+import hashlib
+import http.client
 import os
+import shutil
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +28,8 @@ from .errors import CheckpointError, WeightMismatchError
 
 #: Parts of names that are of what a model was wrapped in: by torch.compile and FSDP, anywhere.
 _WRAPPERS = {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
+#: Seconds that a server may be silent.
+_TIMEOUT = 30
 
 
 def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
@@ -77,7 +83,8 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         state = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(state, Mapping):
         raise CheckpointError(
-            f'checkpoint {source!r} holds no state dict, but a {type(state).__name__}'
+            f'checkpoint {source!r} is no state dict: it holds no tensors by their names, but a '
+            f'{type(state).__name__}'
         )
     # Beside bare tensors there may be anything, but mmengine fails at names that are not strings.
     tensors = {
@@ -313,14 +320,33 @@ def _fetch(url: str) -> Any:
 
 
 def _load_from_web(url: str, map_location: Any = None) -> Any:
-    file = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
+    # URLs of other servers or versions may end in the same name.
+    name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{os.path.basename(urlparse(url).path)}'
+    file = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
     # One process of a group downloads, and those of other machines find theirs missing.
     for turn in (get_rank() == 0, True):
         if turn and not os.path.isfile(file):
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(url, file, progress=False)
-            except OSError as error:
-                raise CheckpointError(f'checkpoint {url!r} cannot be fetched: {error}') from error
+            _download(url, file)
         barrier()
     return _load_local(file)
+
+
+def _download(url: str, file: str) -> None:
+    """Fetch a file, which appears once it is whole."""
+    partial = f'{file}.{os.getpid()}.partial'
+    request = urllib.request.Request(url, headers={'User-Agent': 'mmcontnet'})
+    print_log(f'downloading {url} to {file}', 'current')
+    try:
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            with open(partial, 'wb') as stream:
+                shutil.copyfileobj(answer, stream)
+            length = answer.headers.get('Content-Length', '')
+        if length.isdecimal() and int(length) != os.path.getsize(partial):
+            raise OSError(f'{os.path.getsize(partial)} of {length} bytes came')
+        os.replace(partial, file)
+    except (OSError, http.client.HTTPException) as error:
+        raise CheckpointError(f'checkpoint {url!r} cannot be fetched: {error}') from error
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)

@@ -8,15 +8,16 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import types
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -92,85 +93,49 @@ def rewrite(path: str, edit: Callable[[bytes], bytes] = bytes, compression: int 
 
 # What files may not do.
 
+
+def dtype(code: str, subarray: Any = None) -> Call:
+    return Call(np.dtype, code, False, True, state=(3, '<', subarray, None, None, -1, -1, 63))
+
+
+def array(dtype: Any, shape: tuple[int, ...]) -> Call:
+    state = (1, shape, dtype, False, b'\x41' * 8)
+    return Call(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b'b', state=state)
+
+
+def tensor(offset: int, size: Any, stride: Any, hooks: Any = None, state: Any = None) -> Call:
+    storage = torch.ones(2)._typed_storage()
+    args = (storage, offset, size, stride, False, hooks or OrderedDict())
+    return Call(torch._utils._rebuild_tensor_v2, *args, state=state)
+
+
 HOSTILE = Call(os.mkdir, 'harmed')
 INTERFACE = OrderedDict()
 INTERFACE.__array_interface__ = dict(shape=(9,), typestr='<f8', data=(4096, False), version=3)
-OBJECTS = (3, '|', None, None, None, -1, -1, 63)
-SUBARRAY = Call(
-    np.dtype, 'V8', False, True, state=(3, '|', (np.dtype('O'), (1,)), None, None, 8, 1, 0)
-)
-REBUILD = torch._utils._rebuild_tensor_v2
-STORAGE = torch.ones(2)._typed_storage()
-TENSOR = (STORAGE, 0, (2,), (1,), False, OrderedDict())
+SUBARRAY = (np.dtype('O'), (1,))
+MANY = [torch.ones(1).expand(2**26 + i) for i in range(32)]
 ATTACKS = {
     'function': (HOSTILE, r"refers to '(posix|nt)\.mkdir'; only tensors, plain containers and"),
-    'method': (
-        Call(getattr, HistoryBuffer, '__init__'),
-        "asks for 'mmengine.*Buffer.__init__'",
-    ),
-    'array of pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "type 'O8'"),
-    'array in an array': (Call(np.ndarray, (1,), SUBARRAY, b'\x41' * 8), "type 'O8'"),
-    'number with a subarray': (
-        Call(
-            np.dtype, 'f8', False, True, state=(3, '<', (np.dtype('f8'), (9,)), None, None, 8, 1, 0)
-        ),
-        'no plain number',
-    ),
-    'array made, not restored': (
-        Call(np.ndarray, (1,), np.dtype('f8'), b'12345678'),
-        'calls numpy',
-    ),
-    'object array': (
-        Call(
-            np.zeros(0).__reduce__()[0],
-            np.ndarray,
-            (0,),
-            b'b',
-            state=(1, (1,), Call(np.dtype, 'O8', False, True, state=OBJECTS), False, b'\x41' * 8),
-        ),
-        "type 'O8'",
-    ),
-    'array longer than its bytes': (
-        Call(
-            np.zeros(0).__reduce__()[0],
-            np.ndarray,
-            (0,),
-            b'b',
-            state=(1, (2**20,), np.dtype('f8'), False, b'12345678'),
-        ),
-        'claims other than the file holds',
-    ),
-    'address for an array': (
-        Call(HistoryBuffer, INTERFACE, INTERFACE),
-        'attributes on an OrderedDict',
-    ),
-    'attributes of a tensor': (Call(REBUILD, *TENSOR, state=dict(x=1)), 'attributes on what torch'),
-    'tensor with hooks': (Call(REBUILD, *TENSOR[:-1], OrderedDict(a=1)), 'with hooks'),
-    'tensor beyond its storage': (
-        Call(REBUILD, STORAGE, 1, *TENSOR[2:]),
-        r'shape \(2,\) claims more',
-    ),
-    'tensor before its storage': (Call(REBUILD, STORAGE, -1, *TENSOR[2:]), 'no valid shape'),
-    'tensor of overflowing size': (
-        Call(REBUILD, STORAGE, 0, (2**33, 2**31), (0, 0), *TENSOR[4:]),
-        'claims more than its storage holds',
-    ),
-    'expanded tensor': (torch.ones(1).expand(2**31), 'would take 8.6e.09 bytes of memory'),
-    'expanded tensors': (
-        [torch.ones(1).expand(2**26 + i) for i in range(32)],
-        'would take 8.6e.09 bytes of memory',
-    ),
+    'method': (Call(getattr, HistoryBuffer, '__init__'), "asks for 'mmengine.*Buffer.__init__'"),
+    'pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "array of type 'O8'"),
+    'object array': (array(dtype('O8'), (1,)), "array of type 'O8'"),
+    'array in an array': (array(dtype('V8', SUBARRAY), (1,)), "array of type '[OV]8'"),
+    'numbers in an array': (array(dtype('f8', (np.dtype('f8'), (9,))), (1,)), 'no plain number'),
+    'array made anew': (Call(np.ndarray, (1,), np.dtype('f8'), b'\x41' * 8), 'calls numpy.ndarray'),
+    'array too long': (array(np.dtype('f8'), (2**20,)), 'claims other than the file holds'),
+    'address': (Call(HistoryBuffer, INTERFACE, INTERFACE), 'attributes on an OrderedDict'),
+    'attributes': (tensor(0, (2,), (1,), state=dict(x=1)), 'attributes on what torch'),
+    'hooks': (tensor(0, (2,), (1,), OrderedDict(a=1)), 'with hooks'),
+    'beyond its storage': (tensor(1, (2,), (1,)), r'shape \(2,\) claims more than its storage'),
+    'before its storage': (tensor(-1, (2,), (1,)), 'no valid shape'),
+    'overflow': (tensor(0, (2**33, 2**31), (0, 0)), 'claims more than its storage holds'),
+    'expanded': (torch.ones(1).expand(2**31), 'would take 8.6e.09 bytes of memory'),
+    'expanded, and many': (MANY, 'would take 8.6e.09 bytes of memory'),
     'allocation': (Call(torch.FloatTensor, 2**32), "refers to 'torch.FloatTensor'"),
     'bytes without end': (Call(bytearray, 2**34), "refers to 'builtins.bytearray'"),
-    'sparse tensor': (torch.eye(2).to_sparse(), '_rebuild_sparse_tensor.; only'),
-    'tensor without values': (
-        torch.empty(2, device='meta'),
-        '_rebuild_meta_tensor_no_storage.; only',
-    ),
-    'tensor of a subclass': (
-        torch.ones(1).as_subclass(Mine),
-        'refers to',
-    ),
+    'sparse': (torch.eye(2).to_sparse(), '_rebuild_sparse_tensor.; only'),
+    'without values': (torch.empty(2, device='meta'), '_rebuild_meta_tensor_no_storage.; only'),
+    'of a subclass': (torch.ones(1).as_subclass(Mine), 'refers to .*_rebuild_from_type_v2'),
 }
 
 
@@ -187,23 +152,16 @@ def test_attacks_are_refused_in_every_format(attack: str, legacy: bool) -> None:
         assert os.listdir() == ['bad.pth']
 
 
+TEXT = b'X\0\0\1\0' + b'a' * 65536
+ENCODE = b'c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R'
+COUNTER = b'ccollections\nCounter\n'
 PROGRAMS = {
     'nested lists': (b']' * 10**5 + b'a' * (10**5 - 1), 'nested too deeply'),
-    'nested calls': (
-        b'ccollections\nCounter\n' * 10**5 + b')R' + b'\x85R' * (10**5 - 1),
-        'nested too deeply',
-    ),
+    'nested calls': (COUNTER * 10**5 + b')R' + b'\x85R' * (10**5 - 1), 'nested too deeply'),
     'hash of nested tuples': (b'})' + b'\x85' * 10**5 + b'Ns', 'key that is no string or number'),
     'itself': (b']q\0h\0a', 'nested too deeply, or repeats its parts'),
     'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
-    'long text a thousand times': (
-        b'X\0\0\1\0'
-        + b'a' * 65536
-        + b'q\0]('
-        + b'c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R' * 999
-        + b'e',
-        'repeats its parts without end',
-    ),
+    'long text repeated': (TEXT + b'q\0](' + ENCODE * 999 + b'e', 'repeats its parts without end'),
     'text that is not there': (b'X\xff\xff\xff\x7fabc', 'broken .*expected 2147483647 bytes'),
     'no end': (b'N', 'broken'),
 }
@@ -374,23 +332,51 @@ def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterward
     assert not os.path.exists('harmed')
 
 
-def test_files_from_the_web_are_fetched_once_and_read_as_strictly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Server(BaseHTTPRequestHandler):
+    """Serves a file by its path, or fewer bytes than it says, or nothing."""
+
+    def do_GET(self) -> None:
+        path = Path(urlparse(self.path).path.lstrip('/'))
+        if not path.is_file() and path.stem != 'silent':
+            self.send_error(404)
+        elif path.stem == 'silent':
+            time.sleep(1)
+        else:
+            self.send_response(200)
+            self.send_header('Content-Length', str(path.stat().st_size + 9 * ('cut' in self.path)))
+            self.end_headers()
+            self.wfile.write(path.read_bytes())
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
-    write({'w': torch.ones(2)}, 'good.pth')
+    monkeypatch.setattr(mmcontnet.checkpoint, '_TIMEOUT', 0.3)
+    for folder in ('a', 'b'):
+        Path(folder).mkdir()
+        write({'name': torch.full((2,), ord(folder))}, f'{folder}/good.pth')
     write({'w': HOSTILE})
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server, safe_loading():
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server, safe_loading():
         Thread(target=server.serve_forever, daemon=True).start()
         url = f'http://127.0.0.1:{server.server_port}'
-        with pytest.raises(CheckpointError, match=r"bad\.pth' cannot be read: it refers to"):
-            CheckpointLoader.load_checkpoint(f'{url}/bad.pth')
-        with pytest.raises(CheckpointError, match=r"/none\.pth' cannot be fetched: .*404"):
-            CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+        for path, message in {
+            'bad.pth': 'cannot be read: it refers to',
+            'none.pth': 'cannot be fetched: .*404',
+            'a/good.pth?cut': r'cannot be fetched: \d+ of \d+ bytes came',
+            'silent.pth': 'cannot be fetched: .*timed out',
+        }.items():
+            with pytest.raises(CheckpointError, match=message):
+                CheckpointLoader.load_checkpoint(f'{url}/{path}')
+        assert len(os.listdir('hub/checkpoints')) == 1  # what was whole
         for _ in range(2):
-            assert read_weights(f'{url}/good.pth?download=1')['w'].tolist() == [1, 1]
-            Path('good.pth').unlink(missing_ok=True)
+            for folder in ('a', 'b'):
+                found = read_weights(f'{url}/{folder}/good.pth?download=1')
+                assert found['name'].tolist() == [ord(folder)] * 2
+                Path(f'{folder}/good.pth').unlink(missing_ok=True)
         server.shutdown()
     assert not os.path.exists('harmed')
 
@@ -442,8 +428,8 @@ FAULTS = {
     'cut': 'cannot be read: it is cut short',
     'program': 'it is a TorchScript program',
     'pickle': r'it is a pickle, but not one of torch\.save|refers to',
-    'list': 'no state dict.*: it is no mapping|no state dict, but a list',
-    'tensor': 'no state dict.*: it is no mapping|no state dict, but a Tensor',
+    'list': 'no state dict.*: it is no mapping|no state dict: .*, but a list',
+    'tensor': 'no state dict.*: it is no mapping|no state dict: .*, but a Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
     'EMA alone': "ema_state_dict is of type|no state_dict, .* beside 'ema_state_dict', 'meta'",
     'expanded': r'would take 8\.6e\+09 bytes of memory',
@@ -648,67 +634,58 @@ def test_rates_that_are_no_numbers_are_named(rate: Any, monkeypatch: pytest.Monk
 
 
 NO_DATA = "data_root 'data/coco/' not found"  # the next check
+URL = 'http://127.0.0.1:9/weights.pth'  # where nothing listens
+HEAD = 'bbox_head.retina_cls'
 
 
 @pytest.mark.parametrize(
-    ('lacks', 'option', 'message', 'told'),
+    ('lacks', 'options', 'message'),
     [
-        ('none', [], NO_DATA, None),
-        ('bbox_head.retina_cls', [], NO_DATA, "load_from 'weights.pth' has no .* fit 2 tensors"),
+        ('none', 'load_from=bad.pth', NO_DATA),
+        (HEAD, 'load_from=bad.pth', NO_DATA),  # and it is told, see below
         (
             'backbone.stem',
-            [],
-            r"'weights\.pth' does not fit: 1 of .*; --allow-missing trains",
-            None,
+            'load_from=bad.pth',
+            r"'bad\.pth' does not fit: 1 of .*; --allow-missing",
         ),
-        ('b', [], 'does not fit: .*; --allow-missing trains nevertheless', None),  # and the head
-        ('b', ['--allow-missing'], NO_DATA, None),
+        ('b', 'load_from=bad.pth', 'does not fit: .*; --allow-missing trains nevertheless'),
+        ('b', 'load_from=bad.pth --allow-missing', NO_DATA),
+        ('', 'load_from=a.pth,b.pth', r"must be one file or URL, got \['a\.pth', 'b\.pth'\]"),
+        ('', f'load_from={URL}', f"error: checkpoint '{URL}' cannot be fetched: "),
+        (
+            '',
+            f'model.backbone.init_cfg.checkpoint={URL}',
+            f"checkpoint '{URL}' cannot be fetched: ",
+        ),
+        ('none', '--resume bad.pth', NO_DATA),
+        (HEAD, '--resume bad.pth', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
+        ('backbone', '--resume bad.pth', r"'bad\.pth' does not fit"),
+        # A run that left no checkpoint starts as its config says.
+        ('', 'load_from=none.pth --resume', "error: checkpoint 'none.pth' not found"),
     ],
 )
-def test_training_starts_without_a_head_but_not_without_a_backbone(
+def test_training_starts_without_a_head_and_goes_on_with_all_weights_alone(
     lacks: str,
-    option: list[str],
+    options: str,
     message: str,
-    told: str | None,
     whole_model: State,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
     config = write_detector(tmp_path)
+    if 'init_cfg' in options:
+        config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
     state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
-    torch.save({'state_dict': state}, 'weights.pth')
-    options = ['--cfg-options', 'load_from=weights.pth', *option]
-    line = run_tool(monkeypatch, 'train.py', config, *options)
-    assert re.search(message, str(line))
-    error = capsys.readouterr().err
-    assert re.search(told, error) if told else 'load_from' not in error
-
-
-@pytest.mark.parametrize(
-    ('lacks', 'message'),
-    [
-        ('none', NO_DATA),
-        ('bbox_head.retina_cls', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
-        ('backbone', r"'bad\.pth' does not fit"),
-    ],
-)
-def test_a_training_goes_on_with_all_weights_alone(
-    lacks: str, message: str, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = write_detector(tmp_path)
-    state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
-    save('', state, 'bad.pth')
-    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
-    assert re.search(message, str(line))
-
-
-def test_a_run_that_left_no_checkpoint_starts_as_its_config_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = ['--resume', '--cfg-options', 'load_from=none.pth']
-    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
-    assert line == "train.py: error: checkpoint 'none.pth' not found"
+    save('', state or whole_model, 'bad.pth')
+    arguments = options.split()
+    if not options.startswith('-'):
+        arguments.insert(0, '--cfg-options')
+    line = str(run_tool(monkeypatch, 'train.py', config, *arguments))
+    assert re.search(message, line) and '\n' not in line
+    told = "load_from 'bad.pth' has no weights that fit 2 tensors" in capsys.readouterr().err
+    assert told is (lacks == HEAD and 'load_from' in options)
 
 
 @pytest.mark.parametrize('meta', [{}, dict(epoch=1, iter=2, config='open("harmed", "w")')])
@@ -720,24 +697,6 @@ def test_a_training_goes_on_by_what_a_training_saves_and_runs_no_config_of_its(
     line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
     assert re.search(r"'bad\.pth': its meta(\.config is a program| does not say epoch)", str(line))
     assert not os.path.exists('harmed')
-
-
-def test_one_file_is_started_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    options = ['--cfg-options', 'load_from=a.pth,b.pth']
-    line = run_tool(monkeypatch, 'train.py', write_detector(tmp_path), *options)
-    assert line == "train.py: error: load_from must be one file or URL, got ['a.pth', 'b.pth']"
-
-
-@pytest.mark.parametrize('key', ['load_from', 'model.backbone.init_cfg.checkpoint'])
-def test_weights_that_cannot_be_fetched_are_named(
-    key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
-    config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
-    url = 'http://127.0.0.1:9/weights.pth'  # where nothing listens
-    line = run_tool(monkeypatch, 'train.py', config, '--cfg-options', f'{key}={url}')
-    assert str(line).startswith(f"train.py: error: checkpoint '{url}' cannot be fetched: ")
-    assert '\n' not in str(line)
 
 
 def test_backbones_of_others_are_refused_weights_of_which_almost_none_fits() -> None:
