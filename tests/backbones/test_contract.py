@@ -267,12 +267,12 @@ def test_shared_arguments_are_part_of_the_signature(family: Family) -> None:
 
 @every_family
 def test_errors_of_hooks_are_not_taken_for_those_of_batch_norm(family: Family) -> None:
-    backbone = family(norm_eval=True)
+    backbone = family()
 
     def refuse(*args: Any) -> None:
         raise ValueError('not mine')
 
-    backbone.stages[1].register_forward_hook(refuse)
+    backbone.stem.register_forward_hook(refuse)
     with pytest.raises(ValueError, match='not mine'):
         backbone(torch.randn(1, 3, 64, 64))
 

@@ -1,5 +1,6 @@
 """Training in half precision, on real data."""
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from ..families import FAMILIES, Family
 
 ITERATIONS = 200
 BATCH = 8
-SEEDS = 2
+SEEDS = 4
 
 
 @pytest.fixture(scope='module')
@@ -69,6 +70,6 @@ def test_the_loss_in_half_precision_is_no_farther_than_that_of_another_seed(
     half = losses(family, digits, 0, device, dtype)
     # It learns, so that there is something to follow.
     assert max(loss[-1] / loss[0] for loss in full) < 0.9
-    noise = (full[0] - full[1]).square().mean().sqrt()
+    noise = max((a - b).square().mean().sqrt() for a, b in itertools.combinations(full, 2))
     far = (half - torch.stack(full).mean(0)).square().mean().sqrt()
     assert far <= noise
