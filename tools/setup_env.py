@@ -181,7 +181,9 @@ class Environment:
 
     def install_mmcv(self) -> None:
         """Install the wheel kept for this torch; compile it if there is none that works."""
-        _, facts = self.probe(['torch'])
+        problem, facts = self.probe(['torch'])
+        if problem:
+            raise SetupError(problem)
         version = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         tag = 'cp{}{}'.format(*sys.version_info)
         kept = WHEELS / f'mmcv-{version}-torch{facts["torch"]}-{tag}-{facts["device"]}'
