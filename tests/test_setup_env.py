@@ -153,7 +153,7 @@ def test_a_failing_uv_is_replaced_by_pip_and_a_full_disk_told_at_once(root, monk
     ('printed', 'told'),
     [
         ('error: Failed to fetch: `https://x/torch`\n  dns error', 'fetch.*no network'),
-        ("Retry after connection broken by 'NewConnectionError(x: refused)'", 'no network'),
+        ('WARNING: Retry: NewConnectionError: x\nERROR: None found: torch', '^ERROR.*no network'),
         ('OSError: [Errno 28] No space left on device', 'the disk is full .*GB free'),
         ('error: subprocess-exited-with-error\nc++: fatal error: Killed signal\nbye', 'Killed'),
         ('many lines\nERROR: something new\nbye', '^ERROR: something new$'),

@@ -68,8 +68,8 @@ def say(text: str) -> None:
 def first_error(output: str, folder: Path) -> str:
     """The first error in what a failed command printed, and what may be behind it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ['no message']
-    errors = (s for s in lines if re.search(r'(?i)error\b.*: (?!subprocess)|not created', s))
-    line = next(errors, lines[-1])[:200]
+    pattern = r'(?i)^(?!warning).*error\b.*: (?!subprocess)|not created'
+    line = next((line for line in lines if re.search(pattern, line)), lines[-1])[:200]
     free = shutil.disk_usage(folder).free / 1e9
     if free < 0.1 or re.search(r'(?i)no space left|quota exceeded', output):
         return f'the disk is full ({free:.1f} GB free, {NEEDED_GB} GB needed): {line}'
