@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -75,6 +76,22 @@ def first_error(output: str, folder: Path) -> str:
         return f'the disk is full ({free:.1f} GB free, {NEEDED_GB} GB needed): {line}'
     network = r'(?i)connection|name resolution|dns error|failed to fetch|unreachable|timed out'
     return line + ' (no network?)' * bool(re.search(network, output))
+
+
+def check_compiler(device: str) -> None:
+    """Name what compiling mmcv would lack."""
+    nvcc = Path(os.environ.get('CUDA_HOME') or '/usr/local/cuda', 'bin', 'nvcc').exists()
+    needed = {
+        'C++ compiler: install g++': shutil.which(os.environ.get('CXX') or 'c++'),
+        "Python.h: install Python's headers (python3-dev on Debian)": Path(
+            sysconfig.get_path('include'), 'Python.h'
+        ).exists(),
+        'nvcc for the GPU: install the CUDA toolkit and set CUDA_HOME, or do without CUDA '
+        'operators by MMCONTNET_CPU_ONLY=1': device == 'cpu' or nvcc or shutil.which('nvcc'),
+    }
+    for what, found in needed.items():
+        if not found:
+            raise SetupError(f'cannot compile mmcv: there is no {what}')
 
 
 class Environment:
@@ -162,6 +179,8 @@ class Environment:
                 path.unlink()
         if (free := shutil.disk_usage(self.venv).free / 1e9) < NEEDED_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {NEEDED_GB} GB needed')
+        if not self.upstream and not any(WHEELS.glob('*/*.whl')):
+            check_compiler('cpu')  # before the long work
         self.run('making an empty environment', base, '-m', 'venv', self.venv)
 
     def install_requirements(self) -> None:
@@ -189,6 +208,7 @@ class Environment:
         kept = WHEELS / f'mmcv-{version}-torch{facts["torch"]}-{tag}-{facts["device"]}'
         for is_kept in (any(kept.glob('*.whl')), False):
             if not is_kept:
+                check_compiler(facts['device'])
                 self.compile_mmcv(kept)
             self.pip('mmcv', '--no-index', '--force-reinstall', *kept.glob('*.whl'))
             problem, _ = self.probe(['torch', 'mmcv._ext'])
@@ -210,8 +230,7 @@ class Environment:
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
         with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
             wheel = ['wheel', *options, '-r', self.mmcv_txt, '-w', Path(folder, 'wheel')]
-            what = "compiling mmcv (it needs g++, Python's headers and nvcc if there is a GPU)"
-            self.run(what, self.python, '-m', 'pip', *wheel, env=env)
+            self.run('compiling mmcv', self.python, '-m', 'pip', *wheel, env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
 
