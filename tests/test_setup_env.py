@@ -57,6 +57,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository whose requirements are torch's version."""
     monkeypatch.setattr(setup_env, 'WHEELS', tmp_path / 'wheels')
     monkeypatch.setattr(setup_env, 'NEEDED_GB', 0)
+    monkeypatch.setenv('CXX', 'true')  # is in every PATH
+    (tmp_path / 'Python.h').touch()
+    monkeypatch.setattr(setup_env.sysconfig, 'get_path', lambda name: str(tmp_path))
     (tmp_path / 'repo' / 'requirements').mkdir(parents=True)
     for name, text in dict(setup='2.10.0', upstream='2.4.1', mmcv='onedl-mmcv==2.3.6').items():
         (tmp_path / 'repo' / 'requirements' / f'{name}.txt').write_text(text)
@@ -149,11 +152,26 @@ def test_a_failing_uv_is_replaced_by_pip_and_a_full_disk_told_at_once(root, monk
         ensure(root)
 
 
+def test_what_compiling_lacks_is_told_before_the_long_work(root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(setup_env.sysconfig, 'get_path', lambda name: str(root))
+    with pytest.raises(setup_env.SetupError, match='no Python.h: install'):
+        ensure(root)
+    (root / 'Python.h').touch()
+    ensure(root)
+    monkeypatch.setenv('CUDA_HOME', str(root))
+    monkeypatch.setattr(setup_env.shutil, 'which', {'true': 'true'}.get)
+    with pytest.raises(setup_env.SetupError, match='no nvcc .*MMCONTNET_CPU_ONLY=1'):
+        setup_env.check_compiler('cuda')
+    monkeypatch.setenv('CXX', 'none')
+    with pytest.raises(setup_env.SetupError, match=r'no C\+\+ compiler: install g\+\+'):
+        setup_env.check_compiler('cpu')
+
+
 @pytest.mark.parametrize(
     ('printed', 'told'),
     [
         ('error: Failed to fetch: `https://x/torch`\n  dns error', 'fetch.*no network'),
-        ("Retry after connection broken by 'NewConnectionError(x: refused)'", 'no network'),
+        ('WARNING: Retry: NewConnectionError: x\nERROR: None found: torch', '^ERROR.*no network'),
         ('OSError: [Errno 28] No space left on device', 'the disk is full .*GB free'),
         ('error: subprocess-exited-with-error\nc++: fatal error: Killed signal\nbye', 'Killed'),
         ('many lines\nERROR: something new\nbye', '^ERROR: something new$'),

@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -68,13 +69,29 @@ def say(text: str) -> None:
 def first_error(output: str, folder: Path) -> str:
     """The first error in what a failed command printed, and what may be behind it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ['no message']
-    errors = (s for s in lines if re.search(r'(?i)error\b.*: (?!subprocess)|not created', s))
-    line = next(errors, lines[-1])[:200]
+    pattern = r'(?i)^(?!warning).*error\b.*: (?!subprocess)|not created'
+    line = next((line for line in lines if re.search(pattern, line)), lines[-1])[:200]
     free = shutil.disk_usage(folder).free / 1e9
     if free < 0.1 or re.search(r'(?i)no space left|quota exceeded', output):
         return f'the disk is full ({free:.1f} GB free, {NEEDED_GB} GB needed): {line}'
     network = r'(?i)connection|name resolution|dns error|failed to fetch|unreachable|timed out'
     return line + ' (no network?)' * bool(re.search(network, output))
+
+
+def check_compiler(device: str) -> None:
+    """Name what compiling mmcv would lack."""
+    nvcc = Path(os.environ.get('CUDA_HOME') or '/usr/local/cuda', 'bin', 'nvcc').exists()
+    needed = {
+        'C++ compiler: install g++': shutil.which(os.environ.get('CXX') or 'c++'),
+        "Python.h: install Python's headers (python3-dev on Debian)": Path(
+            sysconfig.get_path('include'), 'Python.h'
+        ).exists(),
+        'nvcc for the GPU: install the CUDA toolkit and set CUDA_HOME, or do without CUDA '
+        'operators by MMCONTNET_CPU_ONLY=1': device == 'cpu' or nvcc or shutil.which('nvcc'),
+    }
+    for what, found in needed.items():
+        if not found:
+            raise SetupError(f'cannot compile mmcv: there is no {what}')
 
 
 class Environment:
@@ -162,6 +179,8 @@ class Environment:
                 path.unlink()
         if (free := shutil.disk_usage(self.venv).free / 1e9) < NEEDED_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {NEEDED_GB} GB needed')
+        if not self.upstream and not any(WHEELS.glob('*/*.whl')):
+            check_compiler('cpu')  # before the long work
         self.run('making an empty environment', base, '-m', 'venv', self.venv)
 
     def install_requirements(self) -> None:
@@ -181,12 +200,15 @@ class Environment:
 
     def install_mmcv(self) -> None:
         """Install the wheel kept for this torch; compile it if there is none that works."""
-        _, facts = self.probe(['torch'])
+        problem, facts = self.probe(['torch'])
+        if problem:
+            raise SetupError(problem)
         version = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         tag = 'cp{}{}'.format(*sys.version_info)
         kept = WHEELS / f'mmcv-{version}-torch{facts["torch"]}-{tag}-{facts["device"]}'
         for is_kept in (any(kept.glob('*.whl')), False):
             if not is_kept:
+                check_compiler(facts['device'])
                 self.compile_mmcv(kept)
             self.pip('mmcv', '--no-index', '--force-reinstall', *kept.glob('*.whl'))
             problem, _ = self.probe(['torch', 'mmcv._ext'])
@@ -208,8 +230,7 @@ class Environment:
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
         with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
             wheel = ['wheel', *options, '-r', self.mmcv_txt, '-w', Path(folder, 'wheel')]
-            what = "compiling mmcv (it needs g++, Python's headers and nvcc if there is a GPU)"
-            self.run(what, self.python, '-m', 'pip', *wheel, env=env)
+            self.run('compiling mmcv', self.python, '-m', 'pip', *wheel, env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
 

@@ -283,7 +283,7 @@ def _settings(model: Any, name: str) -> Iterator[Any]:
         if name in model:
             yield model[name]
         for key, value in model.items():
-            if key not in ('backbone', 'rpn_head'):
+            if key not in ('backbone', 'data_preprocessor', 'neck', 'rpn_head'):
                 yield from _settings(value, name)
     elif isinstance(model, list | tuple):
         for value in model:
@@ -303,12 +303,15 @@ class _Samples(Dataset):
         self.dataset = dataset
         classes = len(dataset.metainfo.get('classes') or ()) or math.inf
         self.num_classes = next(_settings(model, 'num_classes'), classes)
-        self.ignore_index = next(_settings(model.get('decode_head'), 'ignore_index'), 255)
+        head = model.get('decode_head') or {}
+        head = head[-1] if isinstance(head, Sequence) else head  # a cascade's
+        self.ignore_index = head.get('ignore_index', 255)
         # MultiTaskDataset has only the list.
         self.get_info = getattr(dataset, 'get_data_info', None) or dataset.data_list.__getitem__
         # Not the steps that change what was loaded.
         steps = [s for s in dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
         self.steps = [s for s in steps if load_masks or not getattr(s, 'with_mask', False)]
+        self.load_map = next((s for s in steps if getattr(s, 'with_seg', False)), None)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -318,7 +321,7 @@ class _Samples(Dataset):
         found = list(_labels(self, info))
         for step in self.steps or [LoadImageFromFile()]:
             path, what = str(info.get('img_path')), 'images'
-            if getattr(step, 'with_seg', False) and info.get('seg_map_path'):
+            if step is self.load_map and info.get('seg_map_path'):
                 path, what = info['seg_map_path'], 'label maps'
             try:
                 loaded = step(info)
@@ -331,7 +334,9 @@ class _Samples(Dataset):
                 category, warning = 'images that ignore_empty drops', not self.dataset.test_mode
                 return [*found, Issue(category, path, warning=warning)]
             info = loaded
-        return [*found, *_sizes(info), *_map_values(self, info)]
+        for rule in _SAMPLE_RULES:
+            found += rule(self, info)
+        return found
 
 
 def _labels(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
@@ -345,22 +350,27 @@ def _labels(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
             yield Issue('labels out of range', str(info.get('img_path')), message)
 
 
-def _sizes(info: Mapping[str, Any]) -> Iterator[Issue]:
-    size, stated = info['img'].shape[:2], (info.get('height'), info.get('width'))
-    if None not in stated and size != stated:
+def _image_size(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
+    size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
+    if size and None not in stated and size != stated:
         category = 'images of another size (height, width) than annotated'
-        yield Issue(category, info['img_path'], f'{size}, annotated {stated}')
-    if 'gt_seg_map' in info and (found := info['gt_seg_map'].shape[:2]) != size:
+        yield Issue(category, str(info['img_path']), f'{size}, annotated {stated}')
+
+
+def _map_size(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
+    size, pixels = info.get('img_shape'), info.get('gt_seg_map')
+    if size and pixels is not None and pixels.shape[:2] != size:
         category = 'label maps of another size (height, width) than their image'
-        yield Issue(category, info['seg_map_path'], f'{found}, its image {size}')
+        yield Issue(category, info['seg_map_path'], f'{pixels.shape[:2]}, its image {size}')
 
 
 def _map_values(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
-    if 'gt_seg_map' not in info or 'label_map' not in info:  # mmdet's are of forms that vary
+    path, step = info.get('seg_map_path'), samples.load_map
+    if not path or step is None or 'label_map' not in info:  # mmdet's are of forms that vary
         return
     # The numbers as the file has them: mmseg cuts them to 8 bits.
-    path = info['seg_map_path']
-    pixels = mmcv.imread(path, 'unchanged', backend='pillow').squeeze()
+    options = dict(backend=step.imdecode_backend, backend_args=step.backend_args)
+    pixels = mmcv.imread(path, 'unchanged', **options).squeeze()
     if pixels.ndim != 2:
         yield Issue('label maps of several channels', path, str(pixels.shape[2]))
         return
@@ -375,6 +385,10 @@ def _map_values(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
         numbers = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
         message = f'{numbers}, of {samples.num_classes} classes'
         yield Issue('label maps with labels out of range', path, message)
+
+
+#: ``rule(samples, info)``, of what the pipeline has loaded.
+_SAMPLE_RULES = [_image_size, _map_size, _map_values]
 
 
 def _load_all(samples: _Samples, key: str, workers: int) -> list[Issue]:
