@@ -86,6 +86,8 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         warnings = resume.warnings
     elif cfg.get('load_from'):
         warnings = check_load_from(cfg, args.allow_missing)
+    if warnings:
+        print(*warnings, sep='\n', file=sys.stderr)
     check_model(cfg, args.allow_missing)
     parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
     check_data(cfg, parts)
@@ -110,7 +112,6 @@ def main() -> None:
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
     if args.check_only:
-        print('\n'.join(warnings), file=sys.stderr, end='\n' if warnings else '')
         return
     held = owner_of(cfg.work_dir) if first else nullcontext()
     with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:
