@@ -96,7 +96,7 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
         if faults := report_faults(find_faults(cfg, parts, len(os.sched_getaffinity(0)))):
-            raise UserError(f'--check-data found {faults} faults in the data')
+            raise UserError(f'--check-data: {faults} mistakes in the data, listed above')
     return resume, warnings
 
 
