@@ -86,6 +86,8 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         warnings = resume.warnings
     elif cfg.get('load_from'):
         warnings = check_load_from(cfg, args.allow_missing)
+    if warnings:
+        print(*warnings, sep='\n', file=sys.stderr)
     check_model(cfg, args.allow_missing)
     parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
     check_data(cfg, parts)
@@ -93,8 +95,8 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         if args.launcher != 'none':
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
-        if faults := report_issues(validate_datasets(cfg, parts, len(os.sched_getaffinity(0)))):
-            raise UserError(f'--check-data: {faults} mistakes in the data, listed above')
+        if mistakes := report_issues(validate_datasets(cfg, parts, len(os.sched_getaffinity(0)))):
+            raise UserError(f'--check-data: {mistakes} mistakes in the data, listed above')
     return resume, warnings
 
 
@@ -110,7 +112,6 @@ def main() -> None:
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
     if args.check_only:
-        print('\n'.join(warnings), file=sys.stderr, end='\n' if warnings else '')
         return
     held = owner_of(cfg.work_dir) if first else nullcontext()
     with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:

@@ -49,17 +49,17 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
         if not callable(backbone_class):
             raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
         _check_arguments(backbone_class, config)
-        ours = _is_ours(backbone_class)
+        ours = inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
         backbone = None
         try:
             with torch.device('meta'):
                 backbone = registry.build(config)
         except Exception as error:
+            # Those of others may need a device; what is wrong with them the runner says.
             if ours and isinstance(error, ValueError):
                 raise UserError(f'model.backbone: {error}') from error
             if ours:
                 raise
-            # Those of others may need a device; what is wrong with them the runner says.
     init_cfg = config.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
         if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
@@ -70,20 +70,9 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
                     raise
 
 
-def _is_ours(backbone_class: Any) -> bool:
-    return inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
-
-
 def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
-    parameters: dict[str, inspect.Parameter] = {}
-    # Backbones of ours hand what they do not name on to their base class.
-    for base in inspect.getmro(backbone_class) if _is_ours(backbone_class) else [backbone_class]:
-        named = dict(inspect.signature(base).parameters)
-        closed = {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
-        parameters = {**parameters, **closed, **parameters}
-        if closed == named:
-            break
-    else:
+    parameters = inspect.signature(backbone_class).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     name = backbone_class.__name__
     if unknown := sorted(set(config) - set(parameters) - {'type', '_scope_'}):

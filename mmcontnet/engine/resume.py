@@ -57,6 +57,8 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
         try:
             content = _read(path)
         except CheckpointError as error:
+            if checkpoint is not None:
+                raise
             warnings.append(str(error))
             continue
         if 'backbone' in cfg.model:
@@ -130,9 +132,11 @@ def _read(path: str) -> dict[str, Any]:
         )
     meta = content['meta']
     if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
-        raise CheckpointError(f'checkpoint {path!r} does not say its epoch and iter')
+        raise CheckpointError(f'checkpoint {path!r}: its meta does not say epoch and iter')
     if 'config' in meta:
-        raise CheckpointError(f'checkpoint {path!r} has a meta.config, which mmengine would run')
+        raise CheckpointError(
+            f'checkpoint {path!r}: its meta.config is a program, which mmengine would run'
+        )
     return content
 
 

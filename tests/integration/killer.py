@@ -1,8 +1,8 @@
 """Kill the process that imports this, with kill -9, at the point that KILL names.
 
 ``iter:7`` is before the eighth iteration, ``fsync:2`` in writing the second checkpoint, when half
-of it is there, ``replace:2`` when the second has got its name, but is not noted yet. KILL_RANK is
-the process of several that is killed, 0 if not given. The file ``killed`` tells when that was.
+of it is there. KILL_RANK is the process of several that is killed, 0 if not given. The file
+``killed`` tells when that was.
 """
 
 import itertools
@@ -31,14 +31,8 @@ def fsync(file: int) -> None:
         kill()
 
 
-def replace(source: str, target: str, original: Any = os.replace) -> None:
-    original(source, target)
-    if KIND == 'replace' and next(calls) == int(NUMBER):
-        kill()
-
-
 if KIND:
-    os.fsync, os.replace = fsync, replace
+    os.fsync = fsync
 
 
 @HOOKS.register_module()
