@@ -139,22 +139,18 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         args: Further arguments.
         kwargs: Further arguments.
     """
-    # FlopCounterMode fails at views of parameters that require gradients.
+    # The counter follows gradients through modules, and fails at views of parameters.
     model.to('meta').eval().requires_grad_(False)
+    modules = dict(model.named_modules())
     parts: defaultdict[str, Cost] = defaultdict(Cost)
-    interpolations = set()  # of CMT's bias: not counted, as an FPN's are not
-    for name, module in model.named_modules():
+    for name in modules:
         parts[_part(name)] += Cost()
-        if isinstance(module, PositionBias):
-            interpolations.add(name)
     for name, parameter in model.named_parameters():
         parts[_part(name)] += Cost(parameter.numel())
     # The plain form of attention: its two products are counted as what they are.
     counter = FlopCounterMode(display=False)
     with force_reference(), counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(image.to('meta'), *args, **kwargs)
-    # Each module's counts include those of the modules within it, which are taken off again: what
-    # is left, a module's own, is its part's.
     counts = {
         name.partition('.')[2]: Cost(
             0,
@@ -165,8 +161,11 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         if name != 'Global'
     }
     for name, cost in counts.items():
-        if name not in interpolations:
+        if isinstance(modules[name], nn.Linear):
+            parts[_part(name)] += Cost(0, cost.multiply_adds)  # some are batches of products, too
+        elif not isinstance(modules[name], PositionBias):  # interpolation is free, as in an FPN
             parts[_part(name)] += cost
+        # A module's count includes those of the modules within it, which are taken off again.
         while name:
             name = name.rpartition('.')[0]
             if name in counts:

@@ -145,10 +145,6 @@ def test_peak_memory_is_what_the_step_holds_at_once() -> None:
     assert 4 * one < peaks['train'] < 12 * one
 
 
-def test_a_compiled_network_has_no_peak_memory_on_a_cpu() -> None:
-    assert peak_memory(small, Settings(compile=True)) == {}
-
-
 @pytest.mark.parametrize(
     ('config', 'outputs'),
     [
