@@ -104,24 +104,29 @@ class InvertedResidualFFN(nn.Module):
             center = F.pad(x.new_ones(1, 1, 1, 1, dtype=torch.float32), [1] * 4)
             weight = self.depthwise.weight + center  # the shortcut
             x = _norm_conv(x, self.expand_norm, weight, self.depthwise.bias, gelu=True)
-            x = _norm_conv(x, self.depthwise_norm, self.project.weight, self.project.bias)
-        else:
-            x = self.expand_norm(x)
-            x = F.gelu(self.depthwise(x).add_(x))
-            x = self.project(self.depthwise_norm(x))
-        return self.project_norm(x)
+            conv, norm = self.project, self.project_norm
+            if torch.is_grad_enabled() or norm.training or not _is_plain_norm(norm):
+                return norm(_norm_conv(x, self.depthwise_norm, conv.weight, conv.bias))
+            # In inference the last norm, too, is part of the kernel.
+            return _norm_conv(x, self.depthwise_norm, *_fold(conv, norm))
+        x = self.expand_norm(x)
+        x = F.gelu(self.depthwise(x).add_(x))
+        return self.project_norm(self.project(self.depthwise_norm(x)))
 
     def _can_inline(self) -> bool:
         """Return whether :func:`mmcontnet.ops.norm_conv` may compute norms and convolutions."""
         return (
             runs_eagerly()
-            and all(
-                can_inline(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
-                for norm in (self.expand_norm, self.depthwise_norm)
-            )
+            and _is_plain_norm(self.expand_norm)
+            and _is_plain_norm(self.depthwise_norm)
             and _is_plain(self.depthwise, 3)
             and _is_plain(self.project, 1)
         )
+
+
+def _is_plain_norm(norm: nn.Module) -> bool:
+    """Return whether it is BatchNorm with weights and statistics of its own."""
+    return can_inline(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
 
 
 def _is_plain(conv: nn.Module, side: int) -> bool:
@@ -138,10 +143,21 @@ def _is_plain(conv: nn.Module, side: int) -> bool:
     )
 
 
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the convolution norm(conv(x)), for a norm in evaluation."""
+    assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = torch.addcmul(norm.bias, conv.bias - norm.running_mean, scale)
+    return conv.weight * scale.view(-1, 1, 1, 1), bias
+
+
 def _norm_conv(
     x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
 ) -> Tensor:
-    """Call :func:`mmcontnet.ops.norm_conv` with a norm's tensors, and count the batch."""
+    """Call :func:`mmcontnet.ops.norm_conv` with a norm's tensors, and count the batch.
+
+    In inference ``x`` is overwritten.
+    """
     assert bias is not None and norm.running_mean is not None and norm.running_var is not None
     momentum = norm.momentum or 0.0
     if norm.training and norm.num_batches_tracked is not None:
@@ -161,6 +177,7 @@ def _norm_conv(
         momentum=momentum,
         eps=norm.eps,
         gelu=gelu,
+        inplace=True,
     )
 
 

@@ -27,6 +27,7 @@ def norm_conv(
     momentum: float = 0.1,
     eps: float = 1e-5,
     gelu: bool = False,
+    inplace: bool = False,
 ) -> Tensor:
     """Compute conv2d(batch_norm(x)), and GELU of it if asked for, without keeping the normed map.
 
@@ -49,6 +50,7 @@ def norm_conv(
         momentum: Share of the batch in the running statistics.
         eps: Added to the variance.
         gelu: Whether to apply GELU to the result.
+        inplace: Whether x may be overwritten where no gradient is needed.
 
     Returns:
         (B, C', H, W).
@@ -57,7 +59,7 @@ def norm_conv(
     if not torch.is_grad_enabled():
         # GELU may be part of the convolution where nothing is kept for its gradient.
         conv = conv_gelu if gelu else F.conv2d
-        return _forward(*tensors, training, momentum, eps, conv=conv)[0]
+        return _forward(*tensors, training, momentum, eps, conv=conv, inplace=inplace)[0]
     out = _NormConv.apply(*tensors, training, momentum, eps)
     return F.gelu(out) if gelu else out
 
@@ -75,6 +77,7 @@ def _forward(
     eps: float,
     *,
     conv: Callable[..., Tensor] = F.conv2d,
+    inplace: bool = False,
 ) -> tuple[Tensor, ...]:
     """Return the result, and what BatchNorm subtracts, divides by, multiplies by and adds, (C,)."""
     with torch.autocast(x.device.type, enabled=False):
@@ -90,7 +93,7 @@ def _forward(
         else:
             # Padding is zero after BatchNorm, so that its shift cannot go into the bias.
             shifts, scales = (_channels(t.to(x.dtype)) for t in (shift, scale))
-            normed = torch.addcmul(shifts, x, scales)
+            normed = torch.addcmul(shifts, x, scales, out=x if inplace else None)
             kernel, bias = weight.to(x.dtype), bias.to(x.dtype)
             out = conv(normed, kernel, bias, padding=(1, 1), groups=len(weight))
     return out, mean, rstd, scale, shift
