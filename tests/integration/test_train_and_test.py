@@ -62,6 +62,7 @@ def test_a_classifier_trains_and_is_tested(tmp_path: Path) -> None:
     assert 'accuracy' in run('test.py', config, checkpoint, '--tta', cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test(detector: Path, tmp_path: Path) -> None:
     env = {'PORT': free_port()}
     trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
@@ -74,6 +75,7 @@ def test_two_processes_train_and_test(detector: Path, tmp_path: Path) -> None:
     assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 5
 
 
+@pytest.mark.slow
 def test_no_thread_of_the_process_group_outlives_the_training(
     detector: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ assert 'pt_tcpstore_uv' not in names, names
     )
 
 
+@pytest.mark.slow
 def test_slurm_tasks_train_and_test(detector: Path, tmp_path: Path) -> None:
     # What srun does as far as a task can see, with a record of how it was called.
     srun = tmp_path / 'bin/srun'
@@ -148,6 +151,7 @@ def test_slurm_asks_for_gpus(tmp_path: Path) -> None:
     assert out.rstrip().endswith('train.py c.py --work-dir work --amp --launcher slurm')
 
 
+@pytest.mark.slow
 def test_a_classifier_has_the_same_gradients_in_two_processes_as_in_one(tmp_path: Path) -> None:
     script = Path(__file__).with_name('ddp_gradients.py')
 
