@@ -60,7 +60,7 @@ def check_device(device: str | None) -> str:
 
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
-    """Run a tool: errors of users in one line, and of mmengine's log warnings neither."""
+    """Run a tool: users' mistakes end it with one line, and mmengine logs errors only."""
     logger = MMLogger.get_current_instance()  # it tells of every change of scope
     level = logger.level
     logger.setLevel(logging.ERROR)
