@@ -273,7 +273,7 @@ def test_what_numpy_1_and_other_protocols_wrote_is_read() -> None:
     rewrite('bad.pth', lambda program: program.replace(b'numpy._core.', b'numpy.core.'))
     assert read_checkpoint('bad.pth') == {'x': 0.5}
     for length in range(1, 20):  # zipfile lets members lie askew
-        write({'x' * length: torch.arange(9, dtype=torch.complex128)})
+        write({'x' * length: torch.arange(9).to(torch.complex128)})
         rewrite('bad.pth')
         (tensor,) = read_checkpoint('bad.pth', mmap=True).values()
         assert tensor.tolist() == [*range(9)] and tensor.data_ptr() % 16 == 0
