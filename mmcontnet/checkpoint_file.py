@@ -173,10 +173,11 @@ def _numbers(data: Any, dtype: torch.dtype, length: int, name: str) -> Tensor:
         raise CheckpointError(f'storage {name!r:.100} claims more than the file holds')
     if not length:
         return torch.empty(0, dtype=dtype)
-    if dtype == torch.bool:  # any byte but 0 and 1 would be undefined behaviour
-        return torch.frombuffer(data, dtype=torch.uint8, count=length).ne(0)
-    numbers = torch.frombuffer(data, dtype=dtype, count=length)
-    return numbers.clone() if numbers.data_ptr() % 16 else numbers  # aligned as C expects it
+    raw = torch.frombuffer(data, dtype=torch.uint8, count=length * dtype.itemsize)
+    if raw.data_ptr() % 16:  # vectorised code crashes on numbers that lie askew
+        raw = raw.clone()
+    # Of a bool any byte but 0 and 1 would be undefined behaviour.
+    return raw.ne(0) if dtype == torch.bool else raw.view(dtype)
 
 
 def _are_sizes(numbers: Any) -> bool:
