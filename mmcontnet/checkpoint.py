@@ -13,7 +13,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -195,8 +195,16 @@ def load_weights(
     for name, part in module.named_modules():
         if hasattr(part, 'adapt_weights'):
             prefix = f'{name}.' if name else ''
-            with suppress(WeightMismatchError):  # counted below among what does not fit
-                weights = {**weights, **part.adapt_weights(weights, prefix)}
+            try:
+                adapted = part.adapt_weights(weights, prefix)
+            except WeightMismatchError:  # told below, with all others
+                adapted = {}
+            # New tensors of a module without memory have no values either; any will do.
+            adapted = {
+                key: torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
+                for key, value in adapted.items()
+            }
+            weights = {**weights, **adapted}
             # What could not be adapted its load hook would refuse.
             shapes = {f'{prefix}{key}': value.shape for key, value in part.state_dict().items()}
             weights = {
