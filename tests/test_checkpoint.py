@@ -31,8 +31,8 @@ from PIL import Image
 from torch import nn
 
 import mmcontnet.checkpoint
-from mmcontnet.analysis.networks import build_model
 from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
+from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import (
     load_checkpoint,
     load_weights,

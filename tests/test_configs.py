@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmcontnet.analysis.networks import build_model
 from mmcontnet.analysis.results import read_figures, read_results
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

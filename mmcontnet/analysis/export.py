@@ -13,7 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..builders import build_model, network_errors
-from ..engine import load_checkpoint
+from ..checkpoint import load_checkpoint
 from ..errors import UserError
 from .inspection import input_normalisation
 from .report import replacing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..engine import read_weights
+from ..checkpoint import read_weights
 from ..errors import UserError
 from .report import replacing
 

@@ -1,6 +1,5 @@
-"""What the training and testing command lines share: configs, checks before work, the runner."""
+"""Around mmengine's runner: configs, checks before work, and a run whose rules end with it."""
 
-from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from .checks import check_data, check_load_from, check_model
 from .config import load_config
 from .datasets import report_issues, validate_datasets
@@ -14,17 +13,13 @@ __all__ = [
     'check_data',
     'check_load_from',
     'check_model',
-    'validate_datasets',
     'find_resume_point',
     'is_first_process',
-    'load_checkpoint',
     'load_config',
-    'load_weights',
     'owner_of',
     'parse_run_args',
     'process_group',
-    'read_checkpoint',
-    'read_weights',
     'report_issues',
     'runner_of',
+    'validate_datasets',
 ]

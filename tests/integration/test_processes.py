@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from mmcontnet.analysis.networks import build_model
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 
 from ..families import FAMILIES
