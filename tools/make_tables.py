@@ -106,12 +106,14 @@ def backbone(key: str) -> Callable[[Entry], str]:
 
 # A table leaves out columns that are empty, and these where they say the same in every row. Configs
 # come last: their links are long.
-CONSTANT = ('data', 'image')
-PARAMETERS: Columns = {'params (paper)': lambda e: count(e, 'parameters')}
-COUNTS: Columns = PARAMETERS | {'MACs (paper)': lambda e: count(e, 'multiply_adds')}
+SIZE = 'height x width'
+CONSTANT = ('data', SIZE)
+PAPER = ' (paper)'  # left out of a title where no cell has a number of the paper
+PARAMETERS: Columns = {f'params{PAPER}': lambda e: count(e, 'parameters')}
+COUNTS: Columns = PARAMETERS | {f'MACs{PAPER}': lambda e: count(e, 'multiply_adds')}
 WITHOUT_ATTENTION: Columns = PARAMETERS | {
     'MACs': lambda e: count(e, 'multiply_adds', paper=False),
-    'w/o attention (paper)': lambda e: count(e, 'multiply_adds', 'attention'),
+    f'w/o attention{PAPER}': lambda e: count(e, 'multiply_adds', 'attention'),
 }
 RESULTS_IN_PAPER: Columns = {key: paper(key) for key in (*METRICS, 'without EMA')}
 SOURCE: Columns = {'source': paper('source')}
@@ -121,13 +123,13 @@ NETWORK: Columns = {
     'data': lambda e: e['data'],
     'training': lambda e: e['training'],
     'schedule': lambda e: e['schedule'] or '-',
-    'image': lambda e: ' x '.join(e.get('shape', '-')),
+    SIZE: lambda e: ' x '.join(e.get('shape', '-')),
 }
 ARCH: Columns = {
     'backbone': backbone('name'),
     '`arch`': lambda e: f"`'{e['backbone']['arch']}'`",
     'channels': lambda e: ', '.join(e['backbone']['channels']),
-    'image': lambda e: ' x '.join(e['shape']),
+    SIZE: lambda e: ' x '.join(e['shape']),
     'training': lambda e: e['training'],
 }
 MEASURED: Columns = {
@@ -144,6 +146,9 @@ def table(columns: Columns, entries: Iterable[Entry]) -> str:
     cells = [
         c for c in cells if set(c[1:]) != {'-'} and (c[0] not in CONSTANT or len({*c[1:]}) > 1)
     ]
+    for column in cells:
+        if not any('(' in cell for cell in column[1:]):
+            column[0] = column[0].removesuffix(PAPER)
     widths = [max(map(len, column)) for column in cells[:-1]]
     rows = [
         f'| {" | ".join([*map(str.ljust, row, widths), row[-1]])} |'
