@@ -1,20 +1,20 @@
 """Measure throughput and peak memory of networks side by side: forward and training step.
 
-NETWORK is an arch of this project for its ImageNet classifier, as in cont_m, cmt_s, cotnet50, a
-model of mmpretrain's, as in resnet50_8xb32_in1k, a config file, a config that mmdet, mmseg or
-mmpretrain installs, as in mmdet::retinanet/retinanet_r50_fpn_1x_coco.py, or timm:MODEL if timm is
+NETWORK is a variant of this project, which stands for its ImageNet classifier (cont_m, cmt_s,
+cotnet50), a model of mmpretrain's (resnet50_8xb32_in1k), a config file, a config that mmdet, mmseg
+or mmpretrain installs (mmdet::retinanet/retinanet_r50_fpn_1x_coco.py), or timm:MODEL if timm is
 installed. Of a classifier the whole network is measured, of a detector or a segmenter the backbone
 and the neck. Weights are random. A training step is forward, backward and SGD with momentum; fp16
 and bf16 are autocast's.
 
-The networks take turns, and are compared with the first: "speed" above 1 is faster, "time per MAC"
-below 1 makes better use of the machine. A ratio is printed with its 95 % confidence interval, and
-not at all if that is wider than 5 % to either side. Peak memory is measured in a process for each
-network, weights included.
+The networks run in turns, and are compared with the first: "speed" above 1 is faster than it,
+"time per MAC" below 1 spends less time on a MAC. A ratio is printed with its 95 % confidence
+interval, and left out if that is wider than 5 % to either side. Peak memory includes the weights,
+and is measured in a process of its own for each network.
 
 On a CPU glibc hands big blocks back to the system at once, and page faults then cost more than the
-networks differ. For all networks it is told not to, by MALLOC_MMAP_THRESHOLD_ and
-MALLOC_TRIM_THRESHOLD_; to measure without, set both to other values yourself.
+networks differ. So this tool sets MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ high enough
+that glibc keeps the memory. Values that you set for both are used instead.
 """
 
 # ruff: noqa: E402

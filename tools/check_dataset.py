@@ -1,7 +1,7 @@
 """Look for broken files and entries in the data sets of a config, and name each.
 
-All images and label maps are loaded, as training would. Warnings, of what training leaves out or
-takes as it is, are counted, and are no errors.
+All images and label maps are loaded, as in training. What training skips or uses unchanged, such as
+boxes that stick out of their image, is counted in a warning and is no error.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
             except OSError as error:
                 raise UserError(f'--json: {error}') from error
         if errors:
-            raise UserError(f'{errors} mistakes in the data of {args.config}, listed above')
+            raise UserError(f'mistakes in the data of {args.config}: {errors}, listed above')
     print(f'no mistakes found in {", ".join(issues)}')
 
 

@@ -1,8 +1,8 @@
 """Count parameters and MACs of a network, in total and by its parts.
 
-Attention's products, local aggregation and sliding attention count. With --all, print the table of
-the configs that mmcontnet/analysis/results.yml knows beside the papers' figures, and fail if one
-of ours is not what that file says.
+MACs include attention's two matrix products, local aggregation and sliding attention. With --all,
+count every config in mmcontnet/analysis/results.yml and print the counts beside the papers'; fail
+if a count differs from that file.
 """
 
 import argparse

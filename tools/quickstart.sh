@@ -9,7 +9,7 @@
 # 4. evaluates it on areas it has not seen, and draws detections and curves
 #
 # After the environment is there, this takes 5 to 10 minutes on two cores without a GPU. It may be
-# interrupted at any time: started again, it reuses what is done and goes on. Results are in
+# interrupted at any time: start it again, and it continues where it stopped. Results are in
 # work_dirs/quickstart; to train anew, remove that folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,7 +51,7 @@ echo "  Python: $PYTHON"
 
 child=
 trap '[ -z "$child" ] || kill "$child" 2>/dev/null || true
-      echo "quickstart.sh: interrupted; start it again to go on" >&2; exit 130' INT TERM HUP
+      echo "quickstart.sh: interrupted; start it again to continue" >&2; exit 130' INT TERM HUP
 started=$SECONDS
 mkdir -p "$run" 2>/dev/null || fail "cannot write $run"
 exec 9>"$run/lock"
@@ -70,7 +70,7 @@ done_before=$(basename "$(cat "$run/last_checkpoint" 2>/dev/null || true)")
 if [ "$done_before" = "$last" ]; then
     say "Training: done before ($run/$last)"
 else
-    say "Training a RetinaNet with a ConT-Ti backbone, 1000 iterations${done_before:+, going on from $done_before}" \
+    say "Training a RetinaNet with a ConT-Ti backbone, 1000 iterations${done_before:+, continuing from $done_before}" \
         '(5 to 10 minutes on two cores, one on a GPU)'
     show "$run/train.txt" '
         s/.*Iter\(train\) \[ *([0-9]+)\/([0-9]+)\].* eta: ([0-9:]+).* loss: ([0-9.]+).*/  \1 of \2 iterations, loss \4, \3 left/p

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='test with random weights where the checkpoint has none that fit, or with broken ones',
+        help='test even if weights in the checkpoint do not fit (they stay random), or hold NaN',
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parse_run_args(parser)

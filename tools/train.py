@@ -45,8 +45,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='start with random weights where load_from, or the pretrained weights of the '
-        'backbone, have none that fit, or with broken ones',
+        help='train even if weights in load_from or in the pretrained backbone do not fit (they '
+        'stay random), or hold NaN',
     )
     parser.add_argument(
         '--check-data',
@@ -96,7 +96,7 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
         if mistakes := report_issues(validate_datasets(cfg, parts, len(os.sched_getaffinity(0)))):
-            raise UserError(f'--check-data: {mistakes} mistakes in the data, listed above')
+            raise UserError(f'--check-data: mistakes in the data: {mistakes}, listed above')
     return resume, warnings
 
 

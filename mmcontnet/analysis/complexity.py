@@ -1,6 +1,6 @@
 """Parameters and MACs of the network that a config describes, by its parts.
 
-Nothing is computed: tensors have shapes alone (the meta device). MACs (multiply-adds) are half of
+Nothing is computed: tensors have shapes alone (the meta device). MACs are half of
 what PyTorch's ``FlopCounterMode`` counts: convolutions, linear layers, matrix products (attention's
 two included), and whatever else has a formula. An op that PyTorch cannot see into, say a Triton
 kernel or local aggregation, joins in the file that defines it: it is a ``torch.library`` op with a

@@ -15,8 +15,8 @@ from ..errors import UserError
 #: How the tools' help says what a network may be named by.
 NETWORK_HELP = (
     'a config file, or one that mmdet, mmseg or mmpretrain installs, as in '
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py; an arch of this project for its ImageNet '
-    "classifier, as in cont_m, cmt_s, cotnet50; or a model of mmpretrain's, as in "
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py; a variant of this project for its '
+    "ImageNet classifier, as in cont_m, cmt_s, cotnet50; or a model of mmpretrain's, as in "
     'resnet50_8xb32_in1k'
 )
 

@@ -144,7 +144,7 @@ class CMT(HybridBackbone):
     """CMT backbone: depthwise convolutions around attention over reduced keys, in four stages.
 
     Outputs lie at strides 4/8/16/32. Inputs of any size work: the position bias of each stage is
-    resized to the map that comes, see :class:`PositionBias`.
+    resized to the size of the map, see :class:`PositionBias`.
 
     Ti, XS, S and B are the authors'. L is in none of their tables and was never released: it is a
     choice that fits what table 2 prints. From S to B the paper's scaling (equation 18) multiplies
@@ -152,13 +152,14 @@ class CMT(HybridBackbone):
     the width) and the size by 1.15, rounded. One more such step from B gives widths of 90 and 45;
     288 pixels are the paper's. The depths lie, for two steps from S and for one from B, at 4.3 and
     4.8 blocks in three stages and at 23 and 24 in the third. 5, 5, 23 and 5 come closest of these:
-    74.89M parameters and 19.43 G multiply-adds, where the paper has 74.7M and 19.5 G.
+    74.89M parameters and 19.43 G MACs, where the paper has 74.7M and 19.5 G.
 
     Args:
         arch: ``'ti'``, ``'xs'``, ``'s'``, ``'b'`` or ``'l'``, or a dict with the fields of
             ``ARCHS['s']``.
-        img_size: Side in pixels of the images whose position bias it owns, a multiple of 32; None
-            is the arch's own. A checkpoint of another size is resized when it is loaded.
+        img_size: Side, in pixels, of the square images that the position bias is stored for, a
+            multiple of 32; None takes the arch's. A checkpoint of another size is resized when it
+            is loaded.
         bias_resize: ``'spatial'`` or ``'matrix'``, see :class:`PositionBias`.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.

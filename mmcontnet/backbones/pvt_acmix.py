@@ -44,7 +44,7 @@ class PVTACmix(HybridBackbone):
     :class:`mmcontnet.necks.PVTACmixNeck`.
 
     The paper does not say what the convolution path takes where keys and values are those of a
-    reduced map. This is the reading that fits its counts best: 2.0 / 3.9 G multiply-adds for
+    reduced map. This is the reading that fits its counts best: 2.0 / 3.9 G MACs for
     PVT-ACmix-T / S, and 160 / 228 G for Semantic FPN with them, 158 / 225 G with PVT (table 2).
     Parameters, 13.40 / 24.82M, tell no readings apart: the paper has 13 / 25M, without a digit
     more, and PVT alone 13.23 / 24.49M.

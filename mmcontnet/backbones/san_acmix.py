@@ -59,7 +59,7 @@ class SANACmix(HybridBackbone):
     256/512/1024/2048 channels. Inputs of any size work.
 
     The paper says no more of SAN-ACmix than its equation 18. This is the reading that fits its
-    counts best: 12.1 / 16.6 / 21.2M parameters for SAN-ACmix-10 / 15 / 19, and 233 G multiply-adds
+    counts best: 12.1 / 16.6 / 21.2M parameters for SAN-ACmix-10 / 15 / 19, and 233 G MACs
     for RetinaNet with the last, 229 G without the convolution path (table 3).
 
     - Taken: of a block's C channels, queries and keys have C / 16, one group of maps each, and the
@@ -69,7 +69,7 @@ class SANACmix(HybridBackbone):
       to count the one twice, as they do in ResNet-ACmix.
     - With queries and keys as wide as the values: 18.1M for SAN-ACmix-10.
 
-    At 224 x 224 it has 1.89 / 2.63 / 3.32 G multiply-adds, and the paper 1.9 / 2.7 / 3.4. The
+    At 224 x 224 it has 1.89 / 2.63 / 3.32 G MACs, and the paper 1.9 / 2.7 / 3.4. The
     difference is the host's: SAN alone comes to 1.79 / 2.48 / 3.13 G of convolutions and
     aggregation, where its paper has 1.9 / 2.6 / 3.3.
 

@@ -21,9 +21,9 @@ def find_config(name: str) -> str:
     """Find a config by a name instead of a path.
 
     Args:
-        name: A config of this project (``cont_m_8xb64_in1k``), the arch of one of its ImageNet
-            classifiers (``cont_m``: what stands before the batch size), or a model of mmpretrain's
-            index (``resnet50_8xb32_in1k``).
+        name: A config of this project (``cont_m_8xb64_in1k``), a variant, which stands for its
+            ImageNet classifier (``cont_m`` for the same config), or a model of mmpretrain's index
+            (``resnet50_8xb32_in1k``).
 
     Returns:
         The path of the config.
@@ -38,19 +38,20 @@ def find_config(name: str) -> str:
     installed = package / '.mim' / 'configs'  # of a wheel or an editable install
     folder = installed if installed.is_dir() else package.parent / 'configs'
     configs = {path.stem: str(path) for path in sorted(folder.glob('*.py'))}
-    archs = {
+    variants = {
         match[1]: path
         for stem, path in configs.items()
         if (match := re.fullmatch(r'(.+?)_\d+xb\d+_in1k', stem))
     }
-    if found := configs.get(name) or archs.get(name):
+    if found := configs.get(name) or variants.get(name):
         return found
     if find_spec('mmpretrain'):
         from mmpretrain.apis import ModelHub
 
         with suppress(ValueError):
             return ModelHub.get(name).config.filename
-    raise UserError(f"{not_found}; it is no model of mmpretrain's and no arch ({', '.join(archs)})")
+    known = ', '.join(variants)
+    raise UserError(f"{not_found}; it is neither a model of mmpretrain's nor a variant ({known})")
 
 
 def load_config(

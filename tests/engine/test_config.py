@@ -50,7 +50,7 @@ def test_an_installed_package_has_its_own_configs(
     assert find_config('cont_x') == str(tmp_path / 'mmcontnet/.mim/configs/cont_x_8xb64_in1k.py')
 
 
-def test_an_unknown_name_is_told_the_archs_and_a_path_is_just_not_found() -> None:
+def test_an_unknown_name_is_told_the_variants_and_a_path_is_just_not_found() -> None:
     with pytest.raises(UserError, match=r"^config 'cont_xl' not found; .*\(cmt_b, .*cont_m, "):
         find_config('cont_xl')
     for path in ('cont_m.py', 'configs/cont_m'):

@@ -361,14 +361,14 @@ def test_command_lines_name_mistakes_and_write_them(
     path = 'data/coco/val2017/000000000002.jpg'
     (tmp_path / path).unlink()
     message = run_tool(monkeypatch, 'check_dataset.py', config, '--json', 'found.json')
-    assert message.startswith(f'check_dataset.py: error: 1 mistakes in the data of {config}')
+    assert message.startswith(f'check_dataset.py: error: mistakes in the data of {config}: 1,')
     issue = dict(category='missing images', location=path, message='', warning=False)
     assert json.loads((tmp_path / 'found.json').read_text()) == {keys[0]: [], keys[1]: [issue]}
     assert run_tool(monkeypatch, 'check_dataset.py', config, '--split', 'train') is None
 
     assert run_tool(monkeypatch, 'train.py', config, '--check-only') is None
     message = run_tool(monkeypatch, 'train.py', config, '--check-data')
-    assert message.startswith('train.py: error: --check-data: 1 mistakes in the data')
+    assert message.startswith('train.py: error: --check-data: mistakes in the data: 1,')
     assert path in capsys.readouterr().err
     assert not (tmp_path / 'work_dirs').exists()
     message = run_tool(monkeypatch, 'train.py', config, '--check-data', '--launcher', 'pytorch')

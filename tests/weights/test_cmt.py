@@ -1,4 +1,4 @@
-"""All archs and image sizes through the key map; test_parity.py has two of them in numbers."""
+"""All variants and image sizes through the key map; test_parity.py has two of them in numbers."""
 
 import re
 
@@ -31,7 +31,7 @@ AUTHORS_NAMES = (
 
 
 def as_authors(arch: str, img_size: int | None = None) -> dict[str, torch.Tensor]:
-    """Tensors without memory under the authors' names, which most archs have no record of."""
+    """Tensors without memory under the authors' names, which most variants have no record of."""
     with torch.device('meta'):
         backbone = CMT(arch, img_size=img_size)
         neck = CMTNeck(backbone.out_channels[-1])

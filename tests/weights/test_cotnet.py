@@ -1,4 +1,4 @@
-"""All seven archs through the key map; test_parity.py has three of them in numbers."""
+"""All seven variants through the key map; test_parity.py has three of them in numbers."""
 
 import re
 
@@ -33,7 +33,7 @@ AUTHORS_NAMES = (
 
 
 def as_authors(arch: str) -> dict[str, torch.Tensor]:
-    """Tensors without memory under the authors' names, which most archs have no record of."""
+    """Tensors without memory under the authors' names, which most variants have no record of."""
     with torch.device('meta'):
         state_dict = CoTNet(arch).state_dict()
         author = {'fc.weight': torch.empty(1000, 2048), 'fc.bias': torch.empty(1000)}

@@ -1,4 +1,4 @@
-"""All archs and other heads through the key map; test_parity.py has ResNet-ACmix-26 in numbers."""
+"""All variants and other heads through the key map; test_parity.py has -26 in numbers."""
 
 import re
 from typing import Any

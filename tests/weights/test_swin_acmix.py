@@ -1,4 +1,4 @@
-"""Both archs and other windows through the key map; test_parity.py has T in numbers."""
+"""Both variants and other windows through the key map; test_parity.py has T in numbers."""
 
 import re
 
