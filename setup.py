@@ -33,7 +33,9 @@ class BuildWithMim(build_py):
             elif source.is_file():
                 shutil.copy(source, target)
             else:
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+                # make_tables.py writes pages that are not in the package.
+                ignore = shutil.ignore_patterns('__pycache__', 'make_tables.py')
+                shutil.copytree(source, target, ignore=ignore)
 
 
 setup(

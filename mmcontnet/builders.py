@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -49,6 +50,26 @@ def _is_from_our_networks(error: BaseException | None) -> bool:
                 return True
         error = error.__cause__ or error.__context__  # upstream's mmengine raises errors anew
     return False
+
+
+def backbone_class(config: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """Look up what makes a backbone, in the scope that its config names or else the current one.
+
+    Args:
+        config: A config's ``model.backbone``.
+
+    Raises:
+        UserError: If nothing is registered by that name.
+    """
+    found = name = config.get('type')
+    if isinstance(name, str):
+        # mmengine raises RuntimeError for names with a dot.
+        with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
+            with suppress(RuntimeError):
+                found = registry.get(name)
+    if not callable(found):
+        raise UserError(f'model.backbone: no backbone of type {name!r} is registered')
+    return found
 
 
 def build_model(cfg: Config, *, meta: bool = False) -> nn.Module:

@@ -36,7 +36,15 @@ from typing import Any
 import torch
 
 from mmcontnet.analysis import report
-from mmcontnet.analysis.benchmark import MAX_UNCERTAINTY, STEPS, Result, Settings, benchmark
+from mmcontnet.analysis.benchmark import (
+    DTYPES,
+    MAX_UNCERTAINTY,
+    MEMORY_FORMATS,
+    STEPS,
+    Result,
+    Settings,
+    benchmark,
+)
 from mmcontnet.errors import UserError
 
 HEADER = 'MACs, ms an image, quartiles, images/s, speed, time per MAC, peak memory'.split(', ')
@@ -49,8 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('networks', nargs='+', metavar='NETWORK')
     parser.add_argument('--shape', nargs=2, default=[224, 224], metavar=('H', 'W'), **number)
     parser.add_argument('--batch-size', default=8, **number)
-    parser.add_argument('--dtype', choices=['fp32', 'fp16', 'bf16'], default='fp32')
-    formats = ['channels_last', 'contiguous']
+    parser.add_argument('--dtype', choices=list(DTYPES), default='fp32')
+    formats = list(MEMORY_FORMATS)
     parser.add_argument('--memory-format', choices=formats, default='channels_last')
     parser.add_argument('--compile', action='store_true', help='use torch.compile')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if there is a GPU')

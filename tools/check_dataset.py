@@ -4,40 +4,35 @@ All images and label maps are loaded, as in training. What training skips or use
 boxes that stick out of their image, is counted in a warning and is no error.
 """
 
-import argparse
 import io
-import logging
 import os
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmengine.config import DictAction
-from mmengine.logging import MMLogger
 
-from mmcontnet.analysis.report import write_json
+from mmcontnet.analysis import report
 from mmcontnet.engine import check_data, load_config, report_issues, validate_datasets
-from mmcontnet.errors import UserError, add_traceback_option, exit_on_user_error
+from mmcontnet.errors import UserError
 
 SPLITS = ['train', 'val', 'test']
 
 
 def main() -> None:
     """Check, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.tool_parser(__doc__)
     parser.add_argument('config', help='config file of a detector, segmenter or classifier')
     parser.add_argument('--split', nargs='+', choices=SPLITS, help='default: all of the config')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all that was found')
     workers = len(os.sched_getaffinity(0))
     parser.add_argument('--workers', type=int, default=workers, metavar='N', help='processes')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    add_traceback_option(parser)
     args = parser.parse_args()
     if args.workers < 0:
         parser.error(f'--workers takes 0 or more, got {args.workers}')
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f'--json: no folder {str(args.json.parent)!r}')
-    MMLogger.get_current_instance().setLevel(logging.ERROR)  # mmengine tells of changes of scope
-    with exit_on_user_error('check_dataset.py'):
+    with report.quiet_tool('check_dataset.py'):
+        if args.json:
+            report.check_out(args.json, ('.json',), '--json')
         cfg = load_config(args.config, args.cfg_options)
         splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
         for split in splits or SPLITS[:1]:
@@ -49,10 +44,7 @@ def main() -> None:
         errors = report_issues(issues)
         if args.json:
             content = {key: [issue._asdict() for issue in found] for key, found in issues.items()}
-            try:
-                write_json(args.json, content)
-            except OSError as error:
-                raise UserError(f'--json: {error}') from error
+            report.write_json(args.json, content)
         if errors:
             raise UserError(f'mistakes in the data of {args.config}: {errors}, listed above')
     print(f'no mistakes found in {", ".join(issues)}')

@@ -74,7 +74,7 @@ def count_all() -> Iterator[dict[str, Any]]:
 
 
 def print_all(results: list[dict[str, Any]]) -> None:
-    """Print the README's table."""
+    """Print a row a config, with what the papers print."""
     header = ['config', 'size', 'parameters', 'paper', 'MACs', 'of them attention']
     rows = []
     for result in results:

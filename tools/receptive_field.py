@@ -93,10 +93,10 @@ def main() -> None:
         report.check_out(args.out, report.PICTURES)
         files = find_images(args.images)
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
-        columns = [
-            (title(cfg, network), measure(cfg, network, files, args))
-            for cfg, network in zip(configs, args.networks, strict=True)
-        ]
+        columns = []
+        for cfg, network in zip(configs, args.networks, strict=True):
+            fields = measure(cfg, network, files, args)  # tells what is wrong with a config
+            columns.append((title(cfg, network), fields))
         with report.replacing(args.out) as partial:
             plot_receptive_fields(columns, partial)
         results = [

@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 
 MODULES = ['torch', 'torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']
-DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy']
+DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy', 'onnxruntime', 'onnxscript']
+DEV_MODULES += ['cityscapesscripts', 'modelindex']
 UPSTREAM_MODULES = ['torch', 'mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
@@ -145,7 +146,8 @@ class Environment:
             problem, facts = self.probe(self.modules)
             if not problem and (digest, torch) == (self.digest, facts['torch']):
                 return
-            say(problem or 'the requirements have changed')
+            changed = 'the requirements have' if digest != self.digest else 'torch has'
+            say(problem or f'{changed} changed')
             anew = bool(problem) and not problem.startswith('mmcv._ext')
             self.stamp.unlink()
         if anew:

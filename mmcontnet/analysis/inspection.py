@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..builders import network_errors
+from ..builders import backbone_class, network_errors
 from ..checkpoint import load_checkpoint
 from ..errors import UserError
 
@@ -44,19 +44,15 @@ def build_backbone(
         raise UserError('the config has no model.backbone')
     config = config.copy()
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
-        backbone_class = registry.get(config.type) if isinstance(config.type, str) else config.type
-        if backbone_class is None:
-            raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
-        if stages is not None:
-            config.out_indices = tuple(stages)
-        config.pop('init_cfg', None)
-        arguments = inspect.signature(backbone_class).parameters
-        if checkpoint is None and 'zero_init_residual' in arguments:
-            # It would make an identity of every residual block.
-            config.zero_init_residual = False
-        with network_errors('model.backbone'):
-            backbone = registry.build(config)
+    if stages is not None:
+        config.out_indices = tuple(stages)
+    config.pop('init_cfg', None)
+    arguments = inspect.signature(backbone_class(config)).parameters
+    if checkpoint is None and 'zero_init_residual' in arguments:
+        # It would make an identity of every residual block.
+        config.zero_init_residual = False
+    with network_errors('model.backbone'):
+        backbone = MODELS.build(config)
     if checkpoint is not None:
         load_checkpoint(backbone, checkpoint, prefix='backbone.')
     elif hasattr(backbone, 'init_weights'):

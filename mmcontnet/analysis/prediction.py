@@ -101,10 +101,9 @@ class Predictor:
 
     def _list_instances(self, prediction: dict[str, list]) -> list[dict[str, Any]]:
         names = dict(labels='label', scores='score', bboxes='box', masks='mask')
-        found = [
-            dict(zip([names[key] for key in prediction], values, strict=True))
-            for values in zip(*prediction.values(), strict=True)
-        ]
+        # A panoptic detector also gives a map, which holds no instances.
+        known = {names[key]: values for key, values in prediction.items() if key in names}
+        found = [dict(zip(known, v, strict=True)) for v in zip(*known.values(), strict=True)]
         for instance in found:
             instance['label'] = self._label(instance['label'])
         return [instance for instance in found if instance['score'] >= self.score_thr]

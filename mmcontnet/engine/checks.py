@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, MODELS
 
 from ..backbones.base import HybridBackbone
-from ..builders import build_model
+from ..builders import backbone_class, build_model
 from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
 
@@ -40,26 +39,19 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
     config = (cfg.get('model') or {}).get('backbone')
     if config is None:
         return
-    with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
-        backbone_class = config.type
-        if isinstance(backbone_class, str):
-            # mmengine raises RuntimeError for names with a dot.
-            with suppress(RuntimeError):
-                backbone_class = registry.get(config.type)
-        if not callable(backbone_class):
-            raise UserError(f'model.backbone: no backbone of type {config.type!r} is registered')
-        _check_arguments(backbone_class, config)
-        ours = inspect.isclass(backbone_class) and issubclass(backbone_class, HybridBackbone)
-        backbone = None
-        try:
-            with torch.device('meta'):
-                backbone = registry.build(config)
-        except Exception as error:
-            # Those of others may need a device; what is wrong with them the runner says.
-            if ours and isinstance(error, ValueError):
-                raise UserError(f'model.backbone: {error}') from error
-            if ours:
-                raise
+    found = backbone_class(config)
+    _check_arguments(found, config)
+    ours = inspect.isclass(found) and issubclass(found, HybridBackbone)
+    backbone = None
+    try:
+        with torch.device('meta'):
+            backbone = MODELS.build(config)
+    except Exception as error:
+        # Those of others may need a device; what is wrong with them the runner says.
+        if ours and isinstance(error, ValueError):
+            raise UserError(f'model.backbone: {error}') from error
+        if ours:
+            raise
     init_cfg = config.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
         if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
@@ -70,11 +62,11 @@ def check_model(cfg: Config, allow_missing: bool = False) -> None:
                     raise
 
 
-def _check_arguments(backbone_class: Any, config: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(backbone_class).parameters
+def _check_arguments(found: Any, config: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(found).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    name = backbone_class.__name__
+    name = found.__name__
     if unknown := sorted(set(config) - set(parameters) - {'type', '_scope_'}):
         raise UserError(
             f'model.backbone: {name} has no argument {", ".join(unknown)}; '

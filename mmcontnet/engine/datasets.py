@@ -110,12 +110,11 @@ def count_errors(found: Sequence[Issue]) -> int:
     return sum(not issue.warning for issue in found)
 
 
-def report_issues(issues: Mapping[str, Sequence[Issue]], listed: int = 20) -> int:
-    """Print issues to the standard error, by category.
+def report_issues(issues: Mapping[str, Sequence[Issue]]) -> int:
+    """Print issues to the standard error by category: twenty of each, or one if it is a warning.
 
     Args:
         issues: What :func:`validate_datasets` returned.
-        listed: How many of a category are printed. Of warnings, one is.
 
     Returns:
         The number of issues without the warnings.
@@ -128,8 +127,8 @@ def report_issues(issues: Mapping[str, Sequence[Issue]], listed: int = 20) -> in
             if warning:
                 text = f'{key}: warning: {len(lines)} {category}, e.g. {lines[0]}'
             else:
-                more = [f'... and {len(lines) - listed} more'] * (len(lines) > listed)
-                text = '\n    '.join([f'{key}: {len(lines)} {category}:', *lines[:listed], *more])
+                more = [f'... and {len(lines) - 20} more'] * (len(lines) > 20)
+                text = '\n    '.join([f'{key}: {len(lines)} {category}:', *lines[:20], *more])
             print(text, file=sys.stderr)
     return sum(map(count_errors, issues.values()))
 

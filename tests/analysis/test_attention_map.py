@@ -145,34 +145,6 @@ def test_the_tool_writes_picture_and_weights(
     assert 'stages.3.0.encoders.1' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ('options', 'backbone', 'message'),
-    [
-        (['--pixel', 120, 20], dict(type='ConTNet', arch=ARCH), '--pixel 120 20 is outside'),
-        ([], dict(type='ResNet', depth=18), 'ResNet has no layer whose attention is known'),
-        (['--size', 0], {}, 'argument --size: must be at least 1, got 0'),
-        (['--out', 'attention_map.json'], {}, '--out must be one of .'),
-        (['--out', 'none/x.png'], {}, "no folder 'none'"),
-    ],
-)
-def test_mistakes_are_one_line(
-    options: list,
-    backbone: dict,
-    message: str,
-    image: Path,
-    write_backbone: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    monkeypatch.chdir(image.parent)
-    config = write_backbone('network.py', **backbone)
-    status = run_tool(monkeypatch, 'attention_map.py', image, config, *options)
-    # argparse prints its line itself.
-    line = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f'attention_map.py: error: {message}')
-    assert not list(image.parent.glob('attention_map.*'))
-
-
 def test_a_long_image_keeps_a_pixel_of_its_shorter_side(
     tmp_path: Path, write_backbone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

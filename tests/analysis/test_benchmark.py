@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from mmcontnet.analysis.benchmark import (
     DTYPES,
     MEMORY_FORMATS,
-    SAMPLE_TIME,
     STEPS,
     Ratio,
     Result,
     Settings,
     Stepper,
     benchmark,
-    measure_times,
     peak_memory,
 )
 from mmcontnet.analysis.complexity import Cost
@@ -32,7 +30,6 @@ from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
-from ..inprocess import run_tool
 from ..integration.cli import ROOT
 from ..integration.configs import write_classifier
 
@@ -81,28 +78,6 @@ def test_precision_and_memory_format_are_as_asked(dtype: str, memory_format: str
     assert network[0].weight.is_contiguous(memory_format=expected)
     assert network[0].weight.dtype == torch.float32
     assert out.dtype == DTYPES[dtype]
-
-
-def test_networks_take_turns_to_and_fro_and_fast_steps_are_repeated() -> None:
-    calls: list[tuple[str, str, int]] = []
-
-    class Fake:
-        def __init__(self, name: str, seconds: float) -> None:
-            self.name, self.seconds = name, seconds
-
-        def time(self, step: str, steps: int = 1) -> float:
-            calls.append((self.name, step, steps))
-            return self.seconds
-
-    steppers = [Fake('slow', 1.0), Fake('fast', SAMPLE_TIME / 7)]
-    settings = Settings(warmup=2, rounds=3)
-    samples = measure_times(steppers, settings, lambda line: None)  # type: ignore[arg-type]
-    slow, fast = ('slow', 1), ('fast', 7)
-    rounds = [slow, fast, fast, slow, slow, fast]
-    for step, part in zip(STEPS, (calls[:10], calls[10:]), strict=True):
-        assert part[:4] == [('slow', step, 1)] * 2 + [('fast', step, 1)] * 2
-        assert part[4:] == [(name, step, number) for name, number in rounds]
-    assert samples[0] == {step: [1.0] * 3 for step in STEPS}
 
 
 def result(times: list[float]) -> Result:
@@ -178,12 +153,6 @@ def test_networks_are_built_by_arch_and_by_mmpretrains_names() -> None:
         assert type(build_network(name).backbone).__name__ == backbone
 
 
-def test_timm_is_asked_for_only_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(UserError, match='timm is not installed'):
-        build_network('timm:resnet50')
-
-
 def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
     lines: list[str] = []
     config = 'mmpretrain::vgg/vgg11_8xb32_in1k.py'
@@ -220,26 +189,6 @@ def test_the_tool_measures_prints_and_writes_with_its_own_allocator(tmp_path: Pa
         assert network[step]['speed_ratio'] == {'median': 1.0, 'uncertainty': 0.0}
         if sys.platform == 'linux':
             assert network[step]['peak_memory_bytes'] > 4 * network['parameters']
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['a.py', '--rounds', 4], '--rounds must be at least 5'),
-        (['a.py', '--shape', 0, 3], 'argument --shape: must be at least 1, got 0'),
-        (['a.py', '--json', 'no/such/a.json'], "no folder 'no/such' for --json"),
-        (['a.py'], "config 'a.py' not found"),
-    ],
-)
-def test_mistakes_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list, message: str
-) -> None:
-    monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '1')
-    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '2')
-    status = run_tool(monkeypatch, 'benchmark.py', *arguments)
-    # argparse prints its line itself.
-    line = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f'benchmark.py: error: {message}')
 
 
 @pytest.mark.gpu

@@ -101,18 +101,9 @@ def test_a_file_that_differs_is_not_written(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A network for images of one channel.
-    lenet = 'mmpretrain::lenet/lenet5_mnist.py'
-    options = ['--shape', 32, 32, '--out', tmp_path / 'm.onnx']
-    line = run_tool(monkeypatch, 'export_onnx.py', lenet, *options)
-    assert isinstance(line, str) and line.count('\n') == 0
-    assert line.startswith('export_onnx.py: error: the network cannot be exported: RuntimeError:')
-    line = run_tool(monkeypatch, 'export_onnx.py', lenet, 'none.pth', *options)
-    assert line == "export_onnx.py: error: checkpoint 'none.pth' not found"
-    line = run_tool(monkeypatch, 'export_onnx.py', lenet, *options[:-1], tmp_path / 'm.txt')
-    assert str(line).startswith('export_onnx.py: error: --out must be one of .onnx')
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(export, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match="no onnxruntime and no onnxscript: .* extra 'export'"):
-        export.export_onnx(load_config(lenet), None, (32, 32), tmp_path / 'm.onnx')
-    assert list(tmp_path.iterdir()) == []
+        export.export_onnx(Config(), None, (32, 32), tmp_path / 'm.onnx')

@@ -59,19 +59,3 @@ def test_the_tool_draws_two_panels(
     log(tmp_path, '1', records)
     assert run_tool(monkeypatch, 'plot_log.py', tmp_path) is None
     assert Image.open(tmp_path / 'curves.png').size == (1080, 432)
-
-
-@pytest.mark.parametrize(
-    ('out', 'message'),
-    [
-        ('curves.txt', '--out must be one of .'),
-        ('no/x.png', 'no folder'),
-        ('curves.png', 'no training log under'),
-    ],
-)
-def test_mistakes_are_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
-) -> None:
-    line = run_tool(monkeypatch, 'plot_log.py', tmp_path, '--out', tmp_path / out)
-    assert str(line).startswith(f'plot_log.py: error: {message}')
-    assert list(tmp_path.iterdir()) == []

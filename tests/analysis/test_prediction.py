@@ -120,27 +120,3 @@ def test_the_command_line_draws_an_image_and_a_folder(
 
     assert run_tool(monkeypatch, 'demo.py', image, config, checkpoint) is None
     assert (tmp_path / 'image_demo.png').exists() and (tmp_path / 'image_demo.png.json').exists()
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['none.png', 'fcn.py', 'fcn.pth'], "image 'none.png' not found"),
-        (['image.png', 'none.py', 'fcn.pth'], "config 'none.py' not found"),
-        (['image.png', 'fcn.py', 'none.pth'], "checkpoint 'none.pth' not found"),
-        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'image.png'], '--out must not be IMAGE'),
-        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'x.txt'], "'x.txt'"),
-        (['image.png', 'fcn.py', 'fcn.pth', '--out', 'none/x.png'], "no folder 'none'"),
-        (['image.png', 'fcn.py', 'fcn.pth', '--device', 'abacus'], 'abacus'),
-    ],
-)
-def test_mistakes_are_one_clear_line(
-    arguments: list[str], message: str, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    save_checkpoint(write_segmenter(tmp_path), 'ground', 'thing')
-    before = sorted(tmp_path.iterdir())
-    line = run_tool(monkeypatch, 'demo.py', *arguments)
-    assert isinstance(line, str) and line.startswith('demo.py: error: ')
-    assert line.count('\n') == 0 and message in line
-    assert sorted(tmp_path.iterdir()) == before

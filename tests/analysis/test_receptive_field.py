@@ -104,32 +104,3 @@ def test_the_tool_writes_picture_and_figures_of_any_network(
     for fine, coarse in (results[:2], results[2:]):
         assert fine['radii']['0.5'] < fine['radii']['0.95'] < coarse['radii']['0.95']
     assert '| 95% within |' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['none.py'], "config 'none.py' not found"),
-        (['network.py=none.pth'], "checkpoint 'none.pth' not found"),
-        (['network.py', '--images', 'none.jpg'], "image 'none.jpg' not found"),
-        (['network.py', '--images', 'network.py'], "cannot read image 'network.py'"),
-        (['network.py', '--stages', '4'], 'model.backbone: ValueError: out_indices must be one or'),
-        # Before anything else is looked at.
-        (['none.py', '--out', 'none/x.png'], "no folder 'none'"),
-        (['none.py', '--out', 'receptive_field.json'], '--out must be one of .'),
-        (['network.py', '--device', 'abacus'], '--device abacus: Expected one of cpu'),
-    ],
-)
-def test_mistakes_are_one_line(
-    arguments: list[str],
-    message: str,
-    image: Path,
-    write_backbone: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(image.parent)
-    write_backbone('network.py', type='ConTNet', arch=ARCH)
-    network, *options = arguments
-    line = run_tool(monkeypatch, 'receptive_field.py', network, '--images', image, *options)
-    assert isinstance(line, str) and line.startswith(f'receptive_field.py: error: {message}')
-    assert not list(image.parent.glob('receptive_field.*'))

@@ -14,13 +14,6 @@ from ..families import ALL
 SIDE = 4  # of a window
 
 
-@pytest.mark.parametrize(('arch', 'params'), [('t', 28_649_908), ('s', 50_345_080)])
-def test_parameter_counts_are_the_authors(arch: str, params: int) -> None:
-    with torch.device('meta'):
-        modules = [SwinACmix(arch), nn.Linear(768, 1000)]
-    assert sum(p.numel() for module in modules for p in module.parameters()) == params
-
-
 def randomised_block(shifted: bool, combine: str = 'rates') -> SwinACmixBlock:
     block = SwinACmixBlock(12, 3, SIDE, shifted, combine=combine).double()
     for parameter in block.parameters():

@@ -1,0 +1,84 @@
+"""What is wrong with a command line of the tools is said in one line, and no file is left."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..inprocess import run_tool
+from ..integration.cli import ROOT
+from ..integration.configs import write_segmenter
+
+RECEPTIVE_FIELD = 'receptive_field.py fcn.py --images image.png'
+LENET = 'export_onnx.py mmpretrain::lenet/lenet5_mnist.py --shape 32 32'  # for one channel
+
+MISTAKES = [
+    ('attention_map.py image.png fcn.py --pixel 120 20', '--pixel 120 20 is outside'),
+    ('attention_map.py image.png resnet.py', 'ResNet has no layer whose attention is known'),
+    ('attention_map.py image.png fcn.py --size 0', 'argument --size: must be at least 1, got 0'),
+    ('attention_map.py image.png fcn.py --out a.json', '--out must be one of .'),
+    ('attention_map.py image.png fcn.py --out none/x.png', "no folder 'none'"),
+    ('benchmark.py a.py --rounds 4', '--rounds must be at least 5'),
+    ('benchmark.py a.py --shape 0 3', 'argument --shape: must be at least 1, got 0'),
+    ('benchmark.py a.py --json no/such/a.json', "no folder 'no/such' for --json"),
+    ('benchmark.py a.py', "config 'a.py' not found"),
+    ('check_dataset.py a.py --json no/such/a.json', "no folder 'no/such' for --json"),
+    ('check_dataset.py fcn.py --workers -1', '--workers takes 0 or more, got -1'),
+    ('complexity.py', 'one of the arguments config --all is required'),
+    ('complexity.py a.py --all', 'argument --all: not allowed with argument config'),
+    ('complexity.py --all --shape 3 3', '--shape goes with a CONFIG'),
+    ('complexity.py a.py --shape 0 3', 'argument --shape: must be at least 1, got 0'),
+    ('complexity.py a.py --json no/such/a.json', "no folder 'no/such' for --json"),
+    ('complexity.py a.py', "config 'a.py' not found"),
+    ('demo.py none.png fcn.py fcn.pth', "image 'none.png' not found"),
+    ('demo.py image.png none.py fcn.pth', "config 'none.py' not found"),
+    ('demo.py image.png fcn.py none.pth', "checkpoint 'none.pth' not found"),
+    ('demo.py image.png fcn.py fcn.pth --out image.png', '--out must not be IMAGE'),
+    ('demo.py image.png fcn.py fcn.pth --out x.txt', '--out must be one of .'),
+    ('demo.py image.png fcn.py fcn.pth --out none/x.png', "no folder 'none'"),
+    ('demo.py image.png fcn.py fcn.pth --device abacus', '--device abacus: Expected one of cpu'),
+    (f'{LENET} --out m.onnx', 'the network cannot be exported: RuntimeError: '),
+    (f'{LENET} --out m.txt', '--out must be one of .onnx'),
+    ('export_onnx.py fcn.py none.pth --shape 32 32 --out m.onnx', "checkpoint 'none.pth' not"),
+    ('plot_log.py . --out curves.txt', '--out must be one of .'),
+    ('plot_log.py . --out no/x.png', "no folder 'no'"),
+    ('plot_log.py .', 'no training log under'),
+    ('receptive_field.py none.py --images image.png', "config 'none.py' not found"),
+    ('receptive_field.py fcn.py=none.pth --images image.png', "checkpoint 'none.pth' not found"),
+    ('receptive_field.py fcn.py --images none.jpg', "image 'none.jpg' not found"),
+    ('receptive_field.py fcn.py --images fcn.py', "cannot read image 'fcn.py'"),
+    (f'{RECEPTIVE_FIELD} --stages 4', 'model.backbone: ValueError: out_indices must be one or'),
+    # Before anything else is looked at.
+    ('receptive_field.py none.py --out none/x.png', "no folder 'none'"),
+    ('receptive_field.py none.py --out a.json', '--out must be one of .'),
+    (f'{RECEPTIVE_FIELD} --device abacus', '--device abacus: Expected one of cpu'),
+    (
+        f'receptive_field.py {ROOT}/configs/_base_/cont_sgd_200e_in1k.py --images image.png',
+        'the config has no model.backbone',
+    ),
+]
+
+
+@pytest.mark.parametrize(('command', 'message'), MISTAKES)
+def test_mistakes_are_one_line(
+    command: str,
+    message: str,
+    image: Path,
+    write_backbone: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(image.parent)
+    write_segmenter(image.parent)
+    write_backbone('resnet.py', type='ResNet', depth=18)
+    before = sorted(image.parent.iterdir())
+    # benchmark.py would start itself anew with these.
+    monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '1')
+    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '2')
+    tool, *arguments = command.split()
+    status = run_tool(monkeypatch, tool, *arguments)
+    # argparse prints its line itself.
+    line = status if isinstance(status, str) else capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f'{tool}: error: {message}')
+    assert '\n' not in line
+    assert sorted(image.parent.iterdir()) == before
