@@ -1,6 +1,7 @@
 """Checkpoints are read without running or building what they ask for, and what is wrong is said."""
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -361,6 +362,14 @@ def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterward
     assert not os.path.exists('harmed')
 
 
+@pytest.mark.parametrize('scheme', ['s3', 'petrel', 'cluster:s3', 'pavi'])
+def test_stores_whose_files_mmengine_would_open_by_itself_are_refused(scheme: str) -> None:
+    with pytest.raises(
+        CheckpointError, match=f"'{scheme}://a/b.pth' cannot be .* download it first"
+    ):
+        read_weights(f'{scheme}://a/b.pth')
+
+
 class Server(BaseHTTPRequestHandler):
     """Serves a file by its path, or fewer bytes than it says, or nothing."""
 
@@ -410,6 +419,37 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
     assert not os.path.exists('harmed')
 
 
+def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    said: list[str] = []
+    monkeypatch.setattr(mmcontnet.checkpoint, 'print_log', lambda text, *_: said.append(text))
+    cache = Path('hub/checkpoints')
+    cache.mkdir(parents=True)
+    write({'w': torch.ones(1)}, 'good.pth')
+    content = Path('good.pth').read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    (cache / f'net-{digest}.pth').write_bytes(content)
+    assert read_weights(f'http://127.0.0.1:9/net-{digest}.pth')['w'].item() == 1
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name in ('net-0123abcd.pth', 'net-20200102.pth'):
+            write({'w': torch.zeros(1)}, str(cache / name))  # of another server, perhaps
+            Path(name).write_bytes(content)
+            url = f'http://127.0.0.1:{server.server_port}/{name}'
+            file = cache / f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}'
+            old, new = (Path(f'{file}.{pid}.partial') for pid in (1, 2))
+            for part in (old, new):
+                part.touch()
+            os.utime(old, (0, 0))
+            assert read_weights(url)['w'].item() == 1
+            assert new.exists() and not old.exists()
+        server.shutdown()
+    (warning,) = (line for line in said if 'SHA-256' in line)
+    assert '0123abcd' in warning
+
+
 # Files and weights that are no good, and what is said of them.
 
 
@@ -457,8 +497,8 @@ FAULTS = {
     'cut': 'cannot be read: it is cut short',
     'program': 'it is a TorchScript program',
     'pickle': r'it is a pickle, but not one of torch\.save|refers to',
-    'list': 'no state dict.*: it is no mapping|no state dict: .*, but a list',
-    'tensor': 'no state dict.*: it is no mapping|no state dict: .*, but a Tensor',
+    'list': 'no state dict.*: it is no mapping|no state dict: it holds a list',
+    'tensor': 'no state dict.*: it is no mapping|no state dict: it holds a Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
     'EMA alone': "ema_state_dict is of type|no state_dict, .* beside 'ema_state_dict', 'meta'",
     'expanded': r'would take 8\.6e\+09 bytes of memory',
@@ -492,6 +532,15 @@ def test_loading_and_converting_name_the_file_and_the_fault(
     line = str(run_tool(monkeypatch, 'convert_checkpoint.py', 'author.pth', 'out.pth'))
     assert re.match(rf"convert_checkpoint.py: error: .*'author\.pth' .*({FAULTS[fault]})", line)
     assert '\n' not in line and not os.path.exists('out.pth')
+
+
+def test_a_good_file_for_which_memory_does_not_suffice_is_not_called_broken() -> None:
+    write({'w': torch.zeros(2**24)})  # 64 MiB, which are mapped and then copied
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    limit = pages * resource.getpagesize() + 100 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with pytest.raises(CheckpointError, match="'bad.pth' cannot be read: not enough memory"):
+        read_checkpoint('bad.pth')
 
 
 def test_damage_is_found_where_all_of_a_file_is_read() -> None:
@@ -536,6 +585,24 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
     with safe_loading():
         found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     assert found['state_dict'].keys() == model.state_dict().keys()
+    # Bare, and with something beside the weights.
+    write({**wrap(model).state_dict(), 'epoch': 3}, path)
+    assert read_weights(path).keys() == model.state_dict().keys()
+    empty = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
+    with safe_loading():
+        runner_checkpoint.load_checkpoint(empty, path, revise_keys=[('^$', '')])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(empty.state_dict()[name], tensor)
+
+
+def test_mmengine_says_by_which_way_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(runner_checkpoint, 'print_log', lambda text, **_: said.append(text))
+    with safe_loading():
+        CheckpointLoader.load_checkpoint(write({}))
+        with pytest.raises(CheckpointError):
+            CheckpointLoader.load_checkpoint(URL)
+    assert [line.split()[3] for line in said] == ['local', 'http']
 
 
 def test_a_module_called_module_keeps_its_name() -> None:
