@@ -462,6 +462,7 @@ def save(fault: str, good: State, path: str) -> None:
         'not a number': {name: good[name] * float('nan')},
         'infinite': {name: good[name] - float('inf')},
         'no tensor': {name: [1.0, 2.0]},
+        'hostile': {name: HOSTILE},
         'numbered': {3: good[name]},
         'two lines': {'a\nb': good[name]},
     }
@@ -506,6 +507,7 @@ FAULTS = {
     'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
     'infinite': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
     'no tensor': 'is of type list; weights are tensors|missing or of another shape',
+    'hostile': r"refers to 'posix\.mkdir'",
     'numbered': 'a key of type int; names are strings',
     'two lines': r"the name 'a\\nb' cannot be printed",
 }
@@ -531,7 +533,7 @@ def test_loading_and_converting_name_the_file_and_the_fault(
     save(fault, {k: torch.zeros(()).expand(s) for k, s in shapes.items()}, 'author.pth')
     line = str(run_tool(monkeypatch, 'convert_checkpoint.py', 'author.pth', 'out.pth'))
     assert re.match(rf"convert_checkpoint.py: error: .*'author\.pth' .*({FAULTS[fault]})", line)
-    assert '\n' not in line and not os.path.exists('out.pth')
+    assert '\n' not in line and not os.path.exists('out.pth') and not os.path.exists('harmed')
 
 
 def test_a_good_file_for_which_memory_does_not_suffice_is_not_called_broken() -> None:
