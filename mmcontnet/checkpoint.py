@@ -7,13 +7,17 @@ Importing this changes nothing: mmengine reads files by the same rules within
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 import http.client
+import logging
 import os
+import re
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -26,10 +30,12 @@ from torch import Tensor, nn
 from .checkpoint_file import read_file
 from .errors import CheckpointError, WeightMismatchError
 
-#: Parts of names that are of what a model was wrapped in: by torch.compile and FSDP, anywhere.
+#: Parts that torch.compile and FSDP put into names, anywhere.
 _WRAPPERS = {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
 #: Seconds that a server may be silent.
 _TIMEOUT = 30
+#: Seconds after which nobody writes on a part of a file.
+_ABANDONED = 3600
 
 
 def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
@@ -60,6 +66,8 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
     except OSError as error:
         raise CheckpointError(f'{source} cannot be read: {error.strerror or error}') from error
     except Exception as error:  # a broken file may raise anything
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise CheckpointError(f'{source} cannot be read: not enough memory') from error
         reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
         raise CheckpointError(f'{source} cannot be read: it is broken ({reason:.200})') from error
 
@@ -83,8 +91,8 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         state = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(state, Mapping):
         raise CheckpointError(
-            f'checkpoint {source!r} is no state dict: it holds no tensors by their names, but a '
-            f'{type(state).__name__}'
+            f'checkpoint {source!r} is no state dict: it holds a {type(state).__name__} instead of '
+            'tensors with names'
         )
     # Beside bare tensors there may be anything, but mmengine fails at names that are not strings.
     tensors = {
@@ -122,6 +130,8 @@ def unwrap(weights: dict[str, Any]) -> dict[str, Any]:
     """Take out of names what wrappers of a model put there; DDP's only where all names have it."""
     if not all(isinstance(name, str) for name in weights):
         return weights
+    # A bare state dict may have other things beside the weights.
+    tensors = [name for name, value in weights.items() if isinstance(value, Tensor)]
 
     def strip(name: str, parallel: bool) -> str:
         parts = [part for part in name.split('.') if part not in _WRAPPERS]
@@ -129,7 +139,7 @@ def unwrap(weights: dict[str, Any]) -> dict[str, Any]:
             parts = parts[1:]
         return '.'.join(parts)
 
-    parallel = all(strip(name, False).startswith('module.') for name in weights)
+    parallel = all(strip(name, False).startswith('module.') for name in tensors)
     found = {strip(name, parallel): weight for name, weight in weights.items()}
     if found.keys() == weights.keys() or len(found) < len(weights):
         return weights
@@ -228,7 +238,7 @@ def load_weights(
             f'{source} does not fit: {len(lacking)} of {len(names)} tensors of '
             f'{type(module).__name__} are missing or of another shape ({some})'
         )
-    # Of other buffers infinity may be the meaning.
+    # Other buffers may hold infinity on purpose, masks for one.
     learnt = {name for name, _ in module.named_parameters()}
     learnt |= {name for name, _ in module.named_buffers() if 'running_' in name}
     if bad := not_finite({name: loaded[name] for name in sorted(learnt & loaded.keys())}):
@@ -293,23 +303,35 @@ def safe_loading() -> Iterator[None]:
     from mmengine.runner import checkpoint as theirs
 
     loader = theirs.CheckpointLoader
-    schemes, load_from_http = loader._schemes, theirs.load_from_http
+    schemes, their_http = loader._schemes, theirs.load_from_http
     loader._schemes = dict(schemes)
-    loader.register_scheme('', _load_local, force=True)
-    loader.register_scheme(('http://', 'https://'), _load_from_web, force=True)
-    theirs.load_from_http = _load_from_web  # which torchvision:// and openmmlab:// call
+    loader.register_scheme('', load_from_local, force=True)
+    for scheme, load in schemes.items():
+        if load in (theirs.load_from_ceph, theirs.load_from_pavi):
+            loader.register_scheme(scheme, load_from_elsewhere, force=True)
+    loader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+    theirs.load_from_http = load_from_http  # which torchvision:// and openmmlab:// call
     try:
         yield
     finally:
         loader._schemes = schemes
-        theirs.load_from_http = load_from_http
+        theirs.load_from_http = their_http
 
 
-def _load_local(filename: str, map_location: Any = None) -> Any:
+# mmengine logs the names of loaders from their eleventh character on.
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a file for mmengine."""
     content = read_checkpoint(filename)
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         content['state_dict'] = unwrap(content['state_dict'])
+    elif isinstance(content, dict):
+        content = unwrap(content)
     return content
+
+
+def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
+    """Refuse what mmengine would fetch and open in its own way."""
+    raise CheckpointError(f'checkpoint {filename!r} cannot be fetched safely; download it first')
 
 
 def _fetch(url: str) -> Any:
@@ -327,25 +349,47 @@ def _fetch(url: str) -> Any:
         ) from error
 
 
-def _load_from_web(url: str, map_location: Any = None) -> Any:
+def load_from_http(url: str, map_location: Any = None) -> Any:
+    """Fetch a file into torch.hub's cache, and load it for mmengine."""
     # URLs of other servers or versions may end in the same name.
-    name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{os.path.basename(urlparse(url).path)}'
-    file = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    name = os.path.basename(urlparse(url).path)
+    file = os.path.join(folder, f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}')
+    # What torch.hub fetched before is taken if it is surely the same.
+    before = os.path.join(folder, name)
+    if not os.path.isfile(file) and os.path.isfile(before) and _has_named_hash(before, name):
+        file = before
     # One process of a group downloads, and those of other machines find theirs missing.
     for turn in (get_rank() == 0, True):
         if turn and not os.path.isfile(file):
-            _download(url, file)
+            _download(url, file, name)
         barrier()
-    return _load_local(file)
+    return load_from_local(file)
 
 
-def _download(url: str, file: str) -> None:
+def _has_named_hash(file: str, name: str) -> bool | None:
+    """Compare a file with the SHA-256 in a name, ``-<8 digits or more>``; None if it has none."""
+    match = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
+    if not match or match[1].isdecimal():  # rather a date
+        return None
+    digest = hashlib.sha256()
+    with open(file, 'rb') as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest().startswith(match[1])
+
+
+def _download(url: str, file: str, name: str) -> None:
     """Fetch a file, which appears once it is whole."""
     partial = f'{file}.{os.getpid()}.partial'
     request = urllib.request.Request(url, headers={'User-Agent': 'mmcontnet'})
     print_log(f'downloading {url} to {file}', 'current')
     try:
         os.makedirs(os.path.dirname(file), exist_ok=True)
+        for old in glob.glob(f'{glob.escape(file)}.*.partial'):  # of a process that was killed
+            with suppress(FileNotFoundError):  # others delete it, too
+                if time.time() - os.path.getmtime(old) > _ABANDONED:
+                    os.unlink(old)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             with open(partial, 'wb') as stream:
                 shutil.copyfileobj(answer, stream)
@@ -353,6 +397,8 @@ def _download(url: str, file: str) -> None:
         if length.isdecimal() and int(length) != os.path.getsize(partial):
             raise OSError(f'{os.path.getsize(partial)} of {length} bytes came')
         os.replace(partial, file)
+        if _has_named_hash(file, name) is False:  # damage shows when the file is read
+            print_log(f'{file} is not of the SHA-256 in its name', 'current', logging.WARNING)
     except (OSError, http.client.HTTPException) as error:
         raise CheckpointError(f'checkpoint {url!r} cannot be fetched: {error}') from error
     finally:

@@ -16,7 +16,7 @@ import mmap
 import pickletools
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,6 +30,8 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _CLAIMABLE = 2**30
 #: Containers in containers.
 _MAX_DEPTH = 64
+#: Strings and numbers in a key that is a tuple.
+_MAX_KEY = 16
 
 
 def _types(text: str) -> dict[str, torch.dtype]:
@@ -153,6 +155,7 @@ def _read_safetensors(content: mmap.mmap, map_tensors: bool) -> dict[str, Tensor
         shape, (begin, end) = entry['shape'], entry['data_offsets']
         if entry['dtype'] not in _SAFETENSORS or not _are_sizes((*shape, begin, end - begin)):
             raise CheckpointError(f'tensor {name!r:.100} is of a type or shape that is not read')
+        _check_shape(shape)
         left -= end - begin  # also of tensors that share their place
         data = memoryview(content)[start + begin : start + end]
         if left < 0 or end - begin != math.prod(shape) * _SAFETENSORS[entry['dtype']].itemsize:
@@ -174,7 +177,7 @@ def _numbers(data: Any, dtype: torch.dtype, length: int, name: str) -> Tensor:
     if not length:
         return torch.empty(0, dtype=dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8, count=length * dtype.itemsize)
-    if raw.data_ptr() % 16:  # vectorised code crashes on numbers that lie askew
+    if raw.data_ptr() % 16:  # vectorised code crashes on what is not aligned
         raw = raw.clone()
     # Of a bool any byte but 0 and 1 would be undefined behaviour.
     return raw.ne(0) if dtype == torch.bool else raw.view(dtype)
@@ -185,6 +188,12 @@ def _are_sizes(numbers: Any) -> bool:
     return type(numbers) in (tuple, list) and all(
         type(number) is int and 0 <= number < 2**62 for number in numbers
     )
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    """Check that PyTorch can count numbers of a shape, and has as many dimensions."""
+    if len(shape) > 64 or math.prod(max(n, 1) for n in shape) >= 2**48:
+        raise CheckpointError(f'it has a shape {str(shape):.100} that is larger than any can be')
 
 
 class _Name(str):
@@ -289,10 +298,19 @@ def _unpickle(stream: Any, storages: dict[str, torch.dtype] | None = None) -> An
 
 
 def _key(key: Any) -> Any:
-    """Check the key of a mapping; hashing deep tuples would take all of the C stack."""
-    atoms = key if type(key) is tuple else (key,)
-    if not all(type(atom) in _ATOMS for atom in atoms):
+    """Check the key of a mapping.
+
+    Hashing deep tuples would take all of the C stack, and long ones are hashed whenever they are
+    used. Of large numbers, and floats in tuples, many could be chosen that have one hash, among
+    which each search would take as long as they are many.
+    """
+    atoms, limit = (key, 2**20) if type(key) is tuple else ((key,), 2**60)
+    if len(atoms) > _MAX_KEY or not all(type(atom) in _ATOMS for atom in atoms):
         raise CheckpointError('its pickle has a key that is no string or number')
+    if any(type(atom) is int and abs(atom) >= limit for atom in atoms):
+        raise CheckpointError('its pickle has a key that is too large a number')
+    if type(key) is tuple and float in map(type, key):
+        raise CheckpointError('its pickle has a key that has floats in a tuple')
     return key
 
 
@@ -329,6 +347,7 @@ class _Restorer:
     def __init__(self, storage: Callable[[str, torch.dtype, int], Tensor], budget: int) -> None:
         self._read = storage
         self._budget = budget
+        self._claimed = 0  # bytes of all tensors, were each to have its own
         self._made: dict[int, Any] = {}
         self._storages: dict[str, tuple[str, int, Tensor]] = {}
 
@@ -357,7 +376,10 @@ class _Restorer:
         if items or state is not None:
             raise CheckpointError(f'it puts attributes on what {name} makes, which has none')
         if name in _FUNCTIONS:
-            return _FUNCTIONS[name](*args)
+            made = _FUNCTIONS[name](*args)
+            if _FUNCTIONS[name] is _tensor:
+                self._claimed += made.nbytes
+            return made
         if name == 'storage':
             _, kind, key, _, length = args[:5]
             # Each tensor of a storage refers to it anew.
@@ -371,12 +393,11 @@ class _Restorer:
     def restore(self, tree: Any) -> Any:
         """Restore all that a file holds."""
         restored = self(tree)
-        tensors = (value for value in self._made.values() if isinstance(value, Tensor))
-        claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         held = sum(storage.nbytes for *_, storage in self._storages.values())
-        if claimed > max(_CLAIMABLE, 4 * held):
+        if self._claimed > max(_CLAIMABLE, 4 * held):
             raise CheckpointError(
-                f'its tensors would take {claimed:.1e} bytes of memory, and it holds {held} of them'
+                f'its tensors would take {self._claimed:.1e} bytes of memory, and it holds {held} '
+                'of them'
             )
         return restored
 
@@ -387,11 +408,12 @@ def _tensor(
     """Make a tensor of numbers; without hooks and gradient, which weights have no use for."""
     if any(options) or not _are_sizes((offset, *size, *stride)) or len(size) != len(stride):
         raise CheckpointError('it has a tensor with hooks or with no valid shape')
-    if math.prod(max(n, 1) for n in size) >= 2**48:  # or PyTorch's own sums might overflow
-        raise CheckpointError(f'a tensor of shape {size} claims more than its storage holds')
+    _check_shape(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= storage.numel():
-        raise CheckpointError(f'a tensor of shape {size} claims more than its storage holds')
+        raise CheckpointError(
+            f'a tensor of shape {str(size):.100} claims more than its storage holds'
+        )
     return storage.as_strided(size, stride, offset)
 
 
@@ -410,8 +432,11 @@ def _array(shape: tuple, is_fortran: bool, dtype: Any, data: Any) -> np.ndarray:
     data = data.encode('latin1') if type(data) is str else data  # Python 2's
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or not _are_sizes(shape):
         raise CheckpointError('it has an array that is not one of numbers')
+    _check_shape(shape)
     if math.prod(shape) * dtype.itemsize != len(data):
-        raise CheckpointError(f'an array of shape {shape} claims other than the file holds')
+        raise CheckpointError(
+            f'an array of shape {str(shape):.100} claims other than the file holds'
+        )
     if not data:
         return np.zeros(shape, dtype)
     # Any byte but 0 and 1 would be undefined behaviour.
@@ -454,8 +479,17 @@ def _ordered_dict(args: tuple, items: dict, state: Any) -> OrderedDict:
     if state is not None:
         if type(state) is not dict or state.keys() != {'_metadata'}:
             raise CheckpointError('it puts attributes on an OrderedDict, which has none')
-        made._metadata = state['_metadata']  # type: ignore[attr-defined]
+        made._metadata = _versions(state['_metadata'])  # type: ignore[attr-defined]
     return made
+
+
+def _versions(metadata: Any) -> Any:
+    """Check what PyTorch keeps of a state dict's modules, by which they load it."""
+    parts = metadata.values() if isinstance(metadata, dict) else [metadata]
+    for part in () if metadata is None else parts:
+        if not isinstance(part, dict) or type(part.get('version', 0)) not in (int, type(None)):
+            raise CheckpointError("its state dict's _metadata is not one of versions")
+    return metadata
 
 
 def _options(args: tuple, items: dict, state: Any) -> dict[str, Any]:

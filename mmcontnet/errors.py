@@ -54,4 +54,6 @@ def exit_on_user_error(tool: str, *, silent: bool = False) -> Iterator[None]:
     except UserError as error:
         if os.environ.get(TRACEBACK_VARIABLE) == '1':
             raise
-        sys.exit(1 if silent else f'{tool}: error: {error}')
+        # What other libraries say, which a message may quote, can have several lines.
+        line = ' '.join(filter(None, map(str.strip, str(error).splitlines())))
+        sys.exit(1 if silent else f'{tool}: error: {line}')

@@ -1,6 +1,7 @@
 """Checkpoints are read without running or building what they ask for, and what is wrong is said."""
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -109,13 +110,19 @@ def tensor(offset: int, size: Any, stride: Any, hooks: Any = None, state: Any = 
     return Call(torch._utils._rebuild_tensor_v2, *args, state=state)
 
 
+def metadata(value: Any) -> OrderedDict:
+    state = OrderedDict(a=torch.ones(1))
+    state._metadata = value  # type: ignore[attr-defined]
+    return state
+
+
 HOSTILE = Call(os.mkdir, 'harmed')
 INTERFACE = OrderedDict()
 INTERFACE.__array_interface__ = dict(shape=(9,), typestr='<f8', data=(4096, False), version=3)
 SUBARRAY = (np.dtype('O'), (1,))
 MANY = [torch.ones(1).expand(2**26 + i) for i in range(32)]
 ATTACKS = {
-    'function': (HOSTILE, r"refers to '(posix|nt)\.mkdir'; only tensors, plain containers and"),
+    'function': (HOSTILE, r"refers to 'posix\.mkdir'; only tensors, plain containers and"),
     'method': (Call(getattr, HistoryBuffer, '__init__'), "asks for 'mmengine.*Buffer.__init__'"),
     'pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "array of type 'O8'"),
     'object array': (array(dtype('O8'), (1,)), "array of type 'O8'"),
@@ -128,7 +135,12 @@ ATTACKS = {
     'hooks': (tensor(0, (2,), (1,), OrderedDict(a=1)), 'with hooks'),
     'beyond its storage': (tensor(1, (2,), (1,)), r'shape \(2,\) claims more than its storage'),
     'before its storage': (tensor(-1, (2,), (1,)), 'no valid shape'),
-    'overflow': (tensor(0, (2**33, 2**31), (0, 0)), 'claims more than its storage holds'),
+    'overflow': (tensor(0, (2**33, 2**31), (0, 0)), 'larger than any can be'),
+    'dimensions': (tensor(0, (1,) * 5000, (1,) * 5000), r'shape [(1, ]{100} that is larger than'),
+    'dimensions of an array': (array(np.dtype('f8'), (2**40,) * 5000), 'larger than any can be'),
+    'version': (metadata(dict(a=dict(version='1'))), '_metadata is not one of versions'),
+    'versions': (metadata(dict(a=3)), '_metadata is not one of versions'),
+    'no versions': (metadata(3), '_metadata is not one of versions'),
     'expanded': (torch.ones(1).expand(2**31), 'would take 8.6e.09 bytes of memory'),
     'expanded, and many': (MANY, 'would take 8.6e.09 bytes of memory'),
     'allocation': (Call(torch.FloatTensor, 2**32), "refers to 'torch.FloatTensor'"),
@@ -155,10 +167,15 @@ def test_attacks_are_refused_in_every_format(attack: str, legacy: bool) -> None:
 TEXT = b'X\0\0\1\0' + b'a' * 65536
 ENCODE = b'c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R'
 COUNTER = b'ccollections\nCounter\n'
+COLLIDING = b''.join(pickle.dumps(n * (2**61 - 1), protocol=2)[2:-1] + b'N' for n in range(10**5))
 PROGRAMS = {
     'nested lists': (b']' * 10**5 + b'a' * (10**5 - 1), 'nested too deeply'),
     'nested calls': (COUNTER * 10**5 + b')R' + b'\x85R' * (10**5 - 1), 'nested too deeply'),
     'hash of nested tuples': (b'})' + b'\x85' * 10**5 + b'Ns', 'key that is no string or number'),
+    'a long key many times': (b'(' + b'K\0' * 10**5 + b'tq\0}(' + b'h\0N' * 10**5 + b'u', 'a key'),
+    'keys of one hash': (b'}(' + COLLIDING + b'u', 'key that is too large a number'),
+    'pairs as keys': (b'}J\0\0\0\x40K\0\x86Ns', 'key that is too large a number'),
+    'floats as keys': (b'}G' + b'\0' * 8 + b'\x85Ns', 'key that has floats in a tuple'),
     'itself': (b']q\0h\0a', 'nested too deeply, or repeats its parts'),
     'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
     'long text repeated': (TEXT + b'q\0](' + ENCODE * 999 + b'e', 'repeats its parts without end'),
@@ -204,13 +221,15 @@ def test_what_a_training_saves_is_read(legacy: bool) -> None:
     weights = OrderedDict(w=torch.randn(3, 4), b=torch.tensor([True, False]), n=torch.tensor(3))
     weights.update(
         tied=weights['w'].T,
+        **{f'expert{i}': part for i, part in enumerate(torch.zeros(2**10, 2**10))},
         none=torch.empty(0, 3),
         half=nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
         complex=torch.ones(2, dtype=torch.complex64),
     )
     weights._metadata = OrderedDict({'': dict(version=2)})  # type: ignore[attr-defined]
     palette = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    meta = dict(epoch=1, seed=np.int64(3), classes=('a', 'b'), flags={1, 2}, part=slice(1, 2))
+    meta: dict = {(1, 'a'): 2}
+    meta.update(epoch=1, seed=np.int64(3), classes=('a', 'b'), flags={1, 2}, part=slice(1, 2))
     numbers = [palette, np.asfortranarray(palette), np.array([0.5], '>f4'), np.array([True])]
     log = HistoryBuffer([1.0, 3.0], [1, 1])
     content = dict(
@@ -272,7 +291,7 @@ def test_what_numpy_1_and_other_protocols_wrote_is_read() -> None:
     write({'x': np.float64(0.5)})
     rewrite('bad.pth', lambda program: program.replace(b'numpy._core.', b'numpy.core.'))
     assert read_checkpoint('bad.pth') == {'x': 0.5}
-    for length in range(1, 20):  # zipfile lets members lie askew
+    for length in range(1, 20):  # zipfile does not align members
         write({'x' * length: torch.arange(9).to(torch.complex128)})
         rewrite('bad.pth')
         (tensor,) = read_checkpoint('bad.pth', mmap=True).values()
@@ -316,12 +335,18 @@ def test_safetensors_are_read_and_checked() -> None:
     for change in (
         dict(shape=[2**40, 1]),
         dict(shape=[-2, -1]),
+        dict(shape=['a'] * 5000),
         dict(data_offsets=[0, 2**40]),
         dict(data_offsets=[-8, 0]),
         dict(dtype='F8_E5M2FNUZ'),
     ):
         safetensors({'w': {**entry, **change}}, data)
         with pytest.raises(CheckpointError, match="'bad.safetensors' cannot be read: tensor 'w' "):
+            read_checkpoint('bad.safetensors')
+    for shape in ([0, 2**40, 2**40], [1] * 65):
+        entry.update(shape=shape, data_offsets=[0, 4 * (0 not in shape)])
+        safetensors({'w': entry}, data)
+        with pytest.raises(CheckpointError, match='larger than any can be'):
             read_checkpoint('bad.safetensors')
 
 
@@ -335,6 +360,14 @@ def test_mmengine_reads_as_strictly_while_it_is_asked_to_and_as_it_did_afterward
         runner_checkpoint.load_checkpoint(nn.Linear(1, 1), 'bad.pth')
     assert (dict(CheckpointLoader._schemes), runner_checkpoint.load_from_http) == before
     assert not os.path.exists('harmed')
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'petrel', 'cluster:s3', 'pavi'])
+def test_stores_whose_files_mmengine_would_open_by_itself_are_refused(scheme: str) -> None:
+    with pytest.raises(
+        CheckpointError, match=f"'{scheme}://a/b.pth' cannot be .* download it first"
+    ):
+        read_weights(f'{scheme}://a/b.pth')
 
 
 class Server(BaseHTTPRequestHandler):
@@ -386,6 +419,37 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
     assert not os.path.exists('harmed')
 
 
+def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    said: list[str] = []
+    monkeypatch.setattr(mmcontnet.checkpoint, 'print_log', lambda text, *_: said.append(text))
+    cache = Path('hub/checkpoints')
+    cache.mkdir(parents=True)
+    write({'w': torch.ones(1)}, 'good.pth')
+    content = Path('good.pth').read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    (cache / f'net-{digest}.pth').write_bytes(content)
+    assert read_weights(f'http://127.0.0.1:9/net-{digest}.pth')['w'].item() == 1
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name in ('net-0123abcd.pth', 'net-20200102.pth'):
+            write({'w': torch.zeros(1)}, str(cache / name))  # of another server, perhaps
+            Path(name).write_bytes(content)
+            url = f'http://127.0.0.1:{server.server_port}/{name}'
+            file = cache / f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}'
+            old, new = (Path(f'{file}.{pid}.partial') for pid in (1, 2))
+            for part in (old, new):
+                part.touch()
+            os.utime(old, (0, 0))
+            assert read_weights(url)['w'].item() == 1
+            assert new.exists() and not old.exists()
+        server.shutdown()
+    (warning,) = (line for line in said if 'SHA-256' in line)
+    assert '0123abcd' in warning
+
+
 # Files and weights that are no good, and what is said of them.
 
 
@@ -398,6 +462,7 @@ def save(fault: str, good: State, path: str) -> None:
         'not a number': {name: good[name] * float('nan')},
         'infinite': {name: good[name] - float('inf')},
         'no tensor': {name: [1.0, 2.0]},
+        'hostile': {name: HOSTILE},
         'numbered': {3: good[name]},
         'two lines': {'a\nb': good[name]},
     }
@@ -433,8 +498,8 @@ FAULTS = {
     'cut': 'cannot be read: it is cut short',
     'program': 'it is a TorchScript program',
     'pickle': r'it is a pickle, but not one of torch\.save|refers to',
-    'list': 'no state dict.*: it is no mapping|no state dict: .*, but a list',
-    'tensor': 'no state dict.*: it is no mapping|no state dict: .*, but a Tensor',
+    'list': 'no state dict.*: it is no mapping|no state dict: it holds a list',
+    'tensor': 'no state dict.*: it is no mapping|no state dict: it holds a Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
     'EMA alone': "ema_state_dict is of type|no state_dict, .* beside 'ema_state_dict', 'meta'",
     'expanded': r'would take 8\.6e\+09 bytes of memory',
@@ -442,6 +507,7 @@ FAULTS = {
     'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
     'infinite': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
     'no tensor': 'is of type list; weights are tensors|missing or of another shape',
+    'hostile': r"refers to 'posix\.mkdir'",
     'numbered': 'a key of type int; names are strings',
     'two lines': r"the name 'a\\nb' cannot be printed",
 }
@@ -467,7 +533,16 @@ def test_loading_and_converting_name_the_file_and_the_fault(
     save(fault, {k: torch.zeros(()).expand(s) for k, s in shapes.items()}, 'author.pth')
     line = str(run_tool(monkeypatch, 'convert_checkpoint.py', 'author.pth', 'out.pth'))
     assert re.match(rf"convert_checkpoint.py: error: .*'author\.pth' .*({FAULTS[fault]})", line)
-    assert '\n' not in line and not os.path.exists('out.pth')
+    assert '\n' not in line and not os.path.exists('out.pth') and not os.path.exists('harmed')
+
+
+def test_a_good_file_for_which_memory_does_not_suffice_is_not_called_broken() -> None:
+    write({'w': torch.zeros(2**24)})  # 64 MiB, which are mapped and then copied
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    limit = pages * resource.getpagesize() + 100 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with pytest.raises(CheckpointError, match="'bad.pth' cannot be read: not enough memory"):
+        read_checkpoint('bad.pth')
 
 
 def test_damage_is_found_where_all_of_a_file_is_read() -> None:
@@ -512,6 +587,24 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
     with safe_loading():
         found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     assert found['state_dict'].keys() == model.state_dict().keys()
+    # Bare, and with something beside the weights.
+    write({**wrap(model).state_dict(), 'epoch': 3}, path)
+    assert read_weights(path).keys() == model.state_dict().keys()
+    empty = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
+    with safe_loading():
+        runner_checkpoint.load_checkpoint(empty, path, revise_keys=[('^$', '')])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(empty.state_dict()[name], tensor)
+
+
+def test_mmengine_says_by_which_way_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(runner_checkpoint, 'print_log', lambda text, **_: said.append(text))
+    with safe_loading():
+        CheckpointLoader.load_checkpoint(write({}))
+        with pytest.raises(CheckpointError):
+            CheckpointLoader.load_checkpoint(URL)
+    assert [line.split()[3] for line in said] == ['local', 'http']
 
 
 def test_a_module_called_module_keeps_its_name() -> None:
