@@ -97,7 +97,11 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def check(cfg: Config, args: argparse.Namespace) -> None:
-    """Check everything that can be checked before testing."""
+    """Check everything that can be checked before testing, once; the data on each node."""
+    if not is_first_process(args.launcher):
+        if is_first_process(args.launcher, on_node=True):
+            check_data(cfg, ['test'])
+        return
     check_model(cfg)
     if args.allow_missing:
         read_weights(args.checkpoint)
@@ -126,12 +130,11 @@ def write_predictions(cfg: Config, runner: Runner, out: str) -> None:
 def main() -> None:
     """Check everything that can be checked, then test."""
     args = parse_args()
-    first = is_first_process(args.launcher)
-    with exit_on_user_error('test.py', silent=not first):
+    silent = not is_first_process(args.launcher, on_node=True)
+    with exit_on_user_error('test.py', silent=silent):
         cfg = read_config(args)
         scope = cfg.get('default_scope')
-        if first:  # of several processes one checks
-            check(cfg, args)
+        check(cfg, args)
         if args.out and scope == 'mmseg':
             metrics = cfg.test_evaluator
             for metric in metrics if isinstance(metrics, list) else [metrics]:

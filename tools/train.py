@@ -72,12 +72,17 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, list[str]]:
-    """Check everything that can be checked before training.
+    """Check everything that can be checked before training, once; the data on each node.
 
     Returns:
         Where to resume, None for a training from the start; and warnings for the run's log.
     """
     resume, warnings = None, []
+    parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
+    if not is_first_process(args.launcher):
+        if is_first_process(args.launcher, on_node=True):
+            check_data(cfg, parts)
+        return resume, warnings
     if args.resume:
         resume = find_resume_point(cfg, None if args.resume == 'auto' else args.resume)
     elif cfg.get('resume'):
@@ -86,10 +91,9 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         warnings = resume.warnings
     elif cfg.get('load_from'):
         warnings = check_load_from(cfg, args.allow_missing)
-    if warnings:
+    if warnings and args.check_only:
         print(*warnings, sep='\n', file=sys.stderr)
     check_model(cfg, args.allow_missing)
-    parts = ['train', 'val'] if cfg.get('val_cfg') is not None else ['train']
     check_data(cfg, parts)
     if args.check_data:
         if args.launcher != 'none':
@@ -103,19 +107,21 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
 def main() -> None:
     """Check everything that can be checked, then train."""
     args = parse_args()
-    first = is_first_process(args.launcher)
-    with exit_on_user_error('train.py', silent=not first):
+    silent = not is_first_process(args.launcher, on_node=True)
+    with exit_on_user_error('train.py', silent=silent):
         cfg = read_config(args)
+    trains = is_first_process(args.launcher) and not args.check_only
+    # From now on, so that no other training changes where to resume.
+    held = owner_of(cfg.work_dir) if trains else nullcontext()
+    with exit_on_user_error('train.py'), held:
         try:
-            # Of several processes one checks.
-            resume, warnings = check(cfg, args) if first else (None, [])
+            resume, warnings = check(cfg, args)
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
-    if args.check_only:
-        return
-    held = owner_of(cfg.work_dir) if first else nullcontext()
-    with exit_on_user_error('train.py'), held, runner_of(cfg, resume, warnings) as runner:
-        runner.train()
+        if args.check_only:
+            return
+        with runner_of(cfg, resume, warnings) as runner:
+            runner.train()
 
 
 if __name__ == '__main__':

@@ -145,7 +145,7 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
     """
     for part in parts:
         loader = cfg.get(f'{part}_dataloader') or {}
-        for key, dataset in _leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
+        for key, dataset in leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
             if not _is_local(dataset) or _downloads_itself(dataset):
                 continue
             for name, path in _dataset_paths(dataset):
@@ -164,15 +164,15 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
                 )
 
 
-def _leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Look through wrappers such as RepeatDataset and ConcatDataset; with each one's dotted key."""
     if not isinstance(dataset, Mapping):
         return
     if 'dataset' in dataset:
-        yield from _leaf_datasets(f'{key}.dataset', dataset['dataset'])
+        yield from leaf_datasets(f'{key}.dataset', dataset['dataset'])
     elif 'datasets' in dataset:
         for i, inner in enumerate(dataset['datasets']):
-            yield from _leaf_datasets(f'{key}.datasets.{i}', inner)
+            yield from leaf_datasets(f'{key}.datasets.{i}', inner)
     else:
         yield key, dataset
 

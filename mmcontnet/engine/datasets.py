@@ -26,7 +26,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from .checks import _leaf_datasets
+from .checks import leaf_datasets
 
 _NUMBER = (int, float)
 _ID = (int, float, str)
@@ -80,7 +80,7 @@ def validate_datasets(
     seen: list[Mapping[str, Any]] = []
     for part in parts:
         loader = cfg.get(f'{part}_dataloader') or {}
-        for key, config in _leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
+        for key, config in leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
             if config in seen:
                 continue
             seen.append(config)

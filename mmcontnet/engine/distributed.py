@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,9 +21,16 @@ from mmengine.utils.dl_utils import set_multi_processing
 T = TypeVar('T')
 
 
-def is_first_process(launcher: str) -> bool:
-    """Tell whether this is the first of the processes that the launcher started, or alone."""
-    return launcher == 'none' or os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+def is_first_process(launcher: str, *, on_node: bool = False) -> bool:
+    """Tell whether this is the first of the launcher's processes (on this node), or alone."""
+    ranks = ('SLURM_PROCID', 'SLURM_LOCALID') if launcher == 'slurm' else ('RANK', 'LOCAL_RANK')
+    return launcher == 'none' or os.environ.get(ranks[on_node], '0') == '0'
+
+
+def end_with_torchrun() -> None:
+    """Have Linux end this process, if torchrun started it, when torchrun is killed."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ and sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def from_first_process(value: T) -> T:

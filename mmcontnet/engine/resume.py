@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ class ResumePoint(NamedTuple):
 
     Attributes:
         checkpoint: The file.
-        randomness: The config's, with the seed of the run that is resumed unless it gives one.
-        warnings: What is wrong with newer checkpoints.
+        randomness: The config's, with the seed of the run that is resumed.
+        warnings: What is wrong with newer checkpoints, and that the config has another seed.
     """
 
     checkpoint: str
@@ -39,46 +39,48 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
     Args:
         cfg: The whole config.
         checkpoint: The file; None takes the newest intact one in the config's ``work_dir``: the
-            one that ``last_checkpoint`` there names, else the one before it, and so on.
+            one that ``last_checkpoint`` there names, else the one written before it, and so on.
 
     Returns:
         None if there is no checkpoint in ``work_dir``.
 
     Raises:
-        UserError: If all checkpoints there are broken, or the given one is; or if the weights are
-            not those of the model.
+        UserError: If all checkpoints there are broken, or the given one is; if the weights are
+            not those of the model; or if the folder cannot be read.
     """
     warnings: list[str] = []
-    if checkpoint is None:
-        candidates = [str(path) for path in _candidates(Path(cfg.work_dir), warnings)]
-    else:
-        candidates = [checkpoint]
+    try:
+        candidates = [checkpoint] if checkpoint else _candidates(Path(cfg.work_dir), warnings)
+    except OSError as error:
+        raise UserError(f'cannot read {error.filename!r}: {error.strerror}') from error
     for path in candidates:
         try:
             content = _read(path)
         except CheckpointError as error:
-            if checkpoint is not None:
+            if checkpoint:
                 raise
             warnings.append(str(error))
             continue
         if 'backbone' in cfg.model:
             _check_weights(cfg, content['state_dict'], path)
         randomness = dict(cfg.get('randomness') or {})
-        if randomness.get('seed') is None:
-            # mmengine would take it too late, with the order of the samples already drawn.
-            randomness['seed'] = content['meta'].get('seed')
         if warnings:
             warnings.append(f'resuming from {path!r}')
+        if (seed := content['meta'].get('seed')) is not None:
+            # mmengine would take it too late, with the order of the samples already drawn.
+            if (given := randomness.get('seed', seed)) not in (None, seed):
+                warnings.append(f'resuming with seed {seed} of {path!r}, not {given} of the config')
+            randomness['seed'] = seed
         return ResumePoint(path, randomness, warnings)
     if warnings:
         raise UserError(f'cannot resume: {"; ".join(warnings)}')
     return None
 
 
-def _candidates(work_dir: Path, warnings: list[str]) -> Iterator[Path]:
-    """Yield the checkpoints of a work dir, the newest first.
+def _candidates(work_dir: Path, warnings: list[str]) -> list[str]:
+    """List the checkpoints of a work dir, the newest first.
 
-    Those with a later step than the noted one are of an earlier run in the same folder.
+    There may be some of an earlier run: older ones, and all of a later step than the noted one.
     """
     note = work_dir / 'last_checkpoint'
     noted = note.read_text(errors='replace').strip() if note.is_file() else None
@@ -91,12 +93,14 @@ def _candidates(work_dir: Path, warnings: list[str]) -> Iterator[Path]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
     }
-    if os.path.isfile(last):
-        yield last
+    found = [last] if os.path.isfile(last) else []
+    if found:
         steps = {path: step for path, step in steps.items() if step < steps.get(last, 0)}
     elif noted is not None:
-        warnings.append(f'{str(note)!r} names {noted!r}, which is not a file')
-    yield from sorted(steps, key=lambda path: steps[path], reverse=True)
+        fault = f'names {noted!r}, which is not a file' if noted else 'is empty'
+        warnings.append(f'{str(note)!r} {fault}')
+    found += sorted(steps, key=lambda path: (path.stat().st_mtime, steps[path]), reverse=True)
+    return [str(path) for path in found]
 
 
 def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
@@ -133,6 +137,11 @@ def _read(path: str) -> dict[str, Any]:
     meta = content['meta']
     if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
         raise CheckpointError(f'checkpoint {path!r}: its meta does not say epoch and iter')
+    # Else mmengine takes anything for the state of a scheduler.
+    schedulers = content.get('param_schedulers', [])
+    for group in schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]:
+        if not isinstance(group, list) or not all(isinstance(state, Mapping) for state in group):
+            raise CheckpointError(f'checkpoint {path!r}: its param_schedulers are no states')
     if 'config' in meta:
         raise CheckpointError(
             f'checkpoint {path!r}: its meta.config is a program, which mmengine would run'
@@ -160,10 +169,10 @@ class DueValidationHook(Hook):
         interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, step + 1) - 1]
         due = step >= max(loop.val_begin, 1) and (step % interval == 0 or step == end)
         known = runner.message_hub.runtime_info
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.last_ckpt = known.get('last_ckpt')  # else the next best is not saved twice
         if due and known.get('validated') != step:
-            for hook in runner.hooks:
-                if isinstance(hook, CheckpointHook):
-                    hook.last_ckpt = known.get('last_ckpt')  # to be saved again if it is the best
             runner.val_loop.run()
 
     def before_val_epoch(self, runner: Runner) -> None:

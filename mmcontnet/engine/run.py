@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from ..checkpoint import safe_loading
 from ..errors import UserError, add_traceback_option
-from .distributed import from_first_process, process_group
+from .distributed import end_with_torchrun, from_first_process, process_group
 from .resume import DueValidationHook, ResumePoint
 from .seeding import SeedHook
 from .writing import write_checkpoints_atomically
@@ -42,6 +42,7 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     add_traceback_option(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    end_with_torchrun()
     return args
 
 
@@ -54,8 +55,8 @@ def runner_of(
     They are in force within the context, and for this runner, only: checkpoints are read without
     running code from them (:func:`mmcontnet.checkpoint.safe_loading`) and written so that they are
     always intact (:mod:`.writing`); a resumed training repeats an uninterrupted one
-    (:mod:`.seeding`); several processes need no GPU (:mod:`.distributed`). The runner is of no use
-    afterwards.
+    (:mod:`.seeding`); several processes need no GPU (:mod:`.distributed`). Afterwards the runner is
+    empty, whoever still holds it.
 
     Args:
         cfg: The whole config, which stays as it is.
@@ -82,7 +83,7 @@ def runner_of(
             if replaced_sync_bn:
                 runner.logger.warning('SyncBN needs a GPU: each process uses BatchNorm instead')
             yield runner
-            vars(runner).clear()  # the caller still holds it: see process_group
+            vars(runner).clear()  # of the model: see process_group
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise

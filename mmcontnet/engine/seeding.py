@@ -20,8 +20,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 class SeedHook(Hook):
     """Seeds each iteration, and the loading of its batch, by the iteration's number.
 
-    Checkpoints within an epoch of a loop over epochs are no such place: mmengine starts their epoch
-    anew.
+    Only a training that is resumed within an epoch of a loop over epochs differs: mmengine starts
+    that epoch anew.
     """
 
     priority = 'HIGHEST'
@@ -29,7 +29,7 @@ class SeedHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Number the batches that will be loaded."""
         loader = runner.train_dataloader
-        if loader.batch_sampler is not None:
+        if getattr(loader, 'batch_sampler', None) is not None:
             batches = SeededBatches(loader.batch_sampler, runner.seed)
             # DataLoader refuses a plain assignment, since its arguments were checked together. It
             # has not started yet, and gets the same batches. A batch sampler in the config would
@@ -39,7 +39,7 @@ class SeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Start at the number of the batch that comes next."""
         loop, loader = runner.train_loop, runner.train_dataloader
-        if isinstance(loader.batch_sampler, SeededBatches):
+        if isinstance(getattr(loader, 'batch_sampler', None), SeededBatches):
             # A resumed loop over iterations has the sampler skip the batches before, or, if that
             # cannot, loads and drops them.
             loads_all = isinstance(loop, IterBasedTrainLoop) and not hasattr(loader.sampler, 'skip')

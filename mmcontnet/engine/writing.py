@@ -8,7 +8,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -75,24 +75,38 @@ def write_checkpoints_atomically(runner: Runner) -> None:
 def owner_of(work_dir: str) -> Iterator[None]:
     """Hold the work dir of a training: a second one would remove the checkpoints of the first.
 
+    What a killed training has left of a checkpoint goes, and a new folder that stays empty.
+
     Raises:
         UserError: If another process holds it, or nothing can be written there.
     """
-    try:
-        os.makedirs(work_dir, exist_ok=True)
-        file = open(os.path.join(work_dir, '.owner'), 'a+')
-    except OSError as error:
-        raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
-    with file:
+    folder = Path(work_dir)
+    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    with ExitStack() as stack:
         try:
-            # Not flock, which processes that load data would hold on to for some seconds.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            raise UserError(f'{work_dir!r} is in use by {file.read() or "another"}') from error
-        except OSError:
-            pass  # a file system without locks
-        file.truncate(0)
-        file.write(f'process {os.getpid()} on {socket.gethostname()} since {time.ctime()}')
-        file.flush()
-        yield
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(folder / '.owner', 'a+'))
+            try:
+                # Not flock, which processes that load data would hold on to for some seconds.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                file.seek(0)
+                raise UserError(f'{work_dir!r} is in use by {file.read() or "another"}') from error
+            except OSError:
+                pass  # a file system without locks
+            else:
+                for partial in folder.glob('*.pth.partial'):
+                    partial.unlink()
+            file.truncate(0)
+            owner = f'process {os.getpid()} on {socket.gethostname()} since {time.ctime()}'
+            os.write(file.fileno(), owner.encode())  # a buffer would be written again at the end
+        except OSError as error:
+            raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if os.listdir(folder) == ['.owner']:
+                    os.remove(folder / '.owner')
+                    for path in new:
+                        path.rmdir()

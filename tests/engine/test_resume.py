@@ -55,14 +55,21 @@ def test_the_noted_checkpoint_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'note', [None, b'', b'/some', b'work_dirs/run/epo', b'\xff\xfe', b'x' * 999]
 )
-def test_without_an_intact_note_the_latest_step_is_taken(
-    note: bytes | None, tmp_path: Path
-) -> None:
-    write(tmp_path, 'epoch_10.pth', 'epoch_9.pth')
+def test_without_an_intact_note_the_newest_is_taken(note: bytes | None, tmp_path: Path) -> None:
+    # Of an earlier run, and of this one, all at once as on a coarse file system.
+    for time, names in enumerate(
+        (['epoch_20.pth', 'iter_500.pth'], ['epoch_9.pth', 'epoch_10.pth'])
+    ):
+        write(tmp_path, *names)
+        for name in names:
+            os.utime(tmp_path / name, (time, time))
     (tmp_path / 'last_checkpoint').unlink()
     if note is not None:
         (tmp_path / 'last_checkpoint').write_bytes(note)
     assert found(tmp_path) == 'epoch_10.pth'
+    flip(tmp_path / 'epoch_10.pth')
+    os.utime(tmp_path / 'epoch_10.pth', (1, 1))
+    assert found(tmp_path) == 'epoch_9.pth'
 
 
 def truncate(path: Path) -> None:
@@ -98,6 +105,9 @@ def test_a_note_without_any_file_is_no_reason_to_start_anew(tmp_path: Path) -> N
     (tmp_path / 'epoch_1.pth').unlink()
     with pytest.raises(UserError, match=r"names '.*epoch_1\.pth', which is not a file"):
         find(tmp_path)
+    (tmp_path / 'last_checkpoint').write_text('')
+    with pytest.raises(UserError, match=r"^cannot resume: '.*/last_checkpoint' is empty$"):
+        find(tmp_path)
 
 
 def test_work_dirs_may_be_moved_copied_and_apart_from_their_checkpoints(tmp_path: Path) -> None:
@@ -122,13 +132,26 @@ def test_what_a_training_has_not_saved_cannot_be_resumed_from(tmp_path: Path) ->
     write(tmp_path, 'epoch_1.pth', config='print()')
     with pytest.raises(UserError, match=r'meta\.config is a program'):
         find(tmp_path)
+    content = torch.load(tmp_path / 'epoch_1.pth')
+    del content['meta']['config']
+    for schedulers in (1, [3], {'optimizer': 3}):
+        torch.save({**content, 'param_schedulers': schedulers}, tmp_path / 'epoch_1.pth')
+        with pytest.raises(UserError, match='its param_schedulers are no states'):
+            find(tmp_path)
 
 
-def test_the_seed_of_the_run_is_taken_unless_one_is_given(tmp_path: Path) -> None:
-    write(tmp_path, 'epoch_1.pth')
-    for given, seed in ((None, 7), ({}, 7), (dict(seed=0), 0)):
-        resume = find(tmp_path, randomness=given)
-        assert resume is not None and resume.randomness['seed'] == seed
+def test_a_resumed_run_keeps_its_seed_whatever_the_config_says(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    whole = train(cfg)
+    path = str(tmp_path / 'epoch_1.pth')
+    for given in (None, {}, dict(seed=1)):
+        cfg.randomness = given
+        resume = find_resume_point(cfg, path)
+        assert resume is not None
+        warning = f'resuming with seed 0 of {path!r}, not 1 of the config'
+        assert resume.warnings == ([warning] if given else [])
+        assert resume.randomness['seed'] == 0
+    assert train(cfg, resume) == whole[4:]
 
 
 def test_the_config_stays_as_it_is(tmp_path: Path) -> None:
@@ -166,3 +189,29 @@ def test_a_validation_that_was_not_finished_is_done_first(
     assert files()[0] == f'best_score_{step}'.format(last)
     monkeypatch.setattr(Scripted, 'scores', [ZeroDivisionError()])
     train(cfg, find_resume_point(cfg))
+
+
+@pytest.mark.parametrize('killed', [1, 2, 3, 4])
+def test_validations_between_checkpoints_leave_the_same_files(
+    killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = dict(interval=2, save_best='score', rule='greater')
+    changes = {'default_hooks.checkpoint': hook, 'train_cfg.max_epochs': 5}
+    scores = [1.0, 2.0, 3.0, 1.0, 4.0]
+    whole, cfg = (tiny_config(tmp_path / name, **changes) for name in ('whole', 'stopped'))
+    monkeypatch.setattr(Scripted, 'scores', list(scores))
+    train(whole)
+    monkeypatch.setattr(Scripted, 'scores', [*scores[: killed - 1], ZeroDivisionError()])
+    with pytest.raises(ZeroDivisionError):
+        train(cfg)
+    resume = find_resume_point(cfg)
+    done = int(resume.checkpoint[-5]) if resume else 0
+    # A checkpoint that is saved twice has its validation.
+    again = killed - 1 if done == killed else done
+    monkeypatch.setattr(Scripted, 'scores', scores[again:])
+    train(cfg, resume)
+    files = [
+        sorted(p.name for p in (tmp_path / name).glob('*.pth')) for name in ('whole', 'stopped')
+    ]
+    assert files[0] == files[1]
+    assert files[0][0] == 'best_score_epoch_5.pth' and 'epoch_3.pth' in files[0]

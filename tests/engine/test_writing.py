@@ -128,8 +128,24 @@ def test_a_work_dir_has_one_owner_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="' is in use by process 7$"), owner_of(str(tmp_path)):
             pass
         other.kill()
+    (tmp_path / 'epoch_1.pth.partial').touch()  # of a killed training
     with owner_of(str(tmp_path)):
         assert f'process {os.getpid()} on ' in (tmp_path / '.owner').read_text()
-    with pytest.raises(UserError, match=r'cannot write into .*\.owner'):
-        with owner_of(str(tmp_path / '.owner')):
-            pass
+        assert not (tmp_path / 'epoch_1.pth.partial').exists()
+        (tmp_path / 'epoch_1.pth').touch()
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full/.owner').symlink_to('/dev/full')
+    for name in ('epoch_1.pth', 'full'):
+        with pytest.raises(UserError, match=f'cannot write into .*{name}'):
+            with owner_of(str(tmp_path / name)):
+                pass
+
+
+def test_a_work_dir_that_is_not_used_is_not_left(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), owner_of(str(tmp_path / 'runs/a')):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+    (tmp_path / 'a').mkdir()
+    with owner_of(str(tmp_path / 'a')):
+        pass
+    assert os.listdir(tmp_path) == ['a'] and not any((tmp_path / 'a').iterdir())
