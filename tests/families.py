@@ -1,5 +1,7 @@
 """The families that tests go through: small networks, and what each of them promises."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -69,6 +71,33 @@ FAMILIES = [
     Family('CMT', dict(arch=CMT), (8, 16, 32, 64), STRIDES, dict(arch='ti')),
 ]
 every_family = pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.type)
+
+
+class Wrapper(nn.Module):
+    """Holds a module as an adapter does, counts its calls, and multiplies its output."""
+
+    def __init__(self, module: nn.Module, factor: float = 2.0) -> None:
+        super().__init__()
+        self.module = module
+        self.factor = factor
+        self.calls = 0
+
+    def forward(self, *args: Any) -> Any:
+        self.calls += 1
+        out = self.module(*args)
+        return out if self.factor == 1 else self.factor * out
+
+
+@contextmanager
+def wrapped(network: nn.Module, name: str, factor: float = 2.0) -> Iterator[Wrapper]:
+    """Put a wrapper in the place of a submodule while the context is open."""
+    parent, _, child = name.rpartition('.')
+    wrapper = Wrapper(network.get_submodule(name), factor)
+    network.get_submodule(parent).register_module(child, wrapper)
+    try:
+        yield wrapper
+    finally:
+        network.get_submodule(parent).register_module(child, wrapper.module)
 
 
 def blocks(backbone: HybridBackbone) -> list[nn.Module]:

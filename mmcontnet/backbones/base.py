@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import ConvolutionPath
+from ..ops import force_reference, reference_forced
 
 NUM_STAGES = 4
 
@@ -134,7 +135,7 @@ class Stage(nn.Module):
             return block(*args)
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), _FrozenRunningStats(block)
+            return nullcontext(), _Recomputation(block)
 
         return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
@@ -150,16 +151,20 @@ class SequentialStage(Stage, nn.Sequential):
         return x
 
 
-class _FrozenRunningStats(AbstractContextManager):
-    """Keep BatchNorm from counting a batch twice when its block is computed again in backward.
+class _Recomputation(AbstractContextManager):
+    """Compute a block again in backward, as before, without BatchNorm counting the batch twice.
 
-    It can be entered again, since a graph that is retained goes backward more than once.
+    It takes the reference's way if forward did. It can be entered again, since a graph that is
+    retained goes backward more than once.
     """
 
     def __init__(self, block: nn.Module) -> None:
         self.block = block
+        self.reference_forced = reference_forced()
 
     def __enter__(self) -> None:
+        self.reference = force_reference() if self.reference_forced else nullcontext()
+        self.reference.__enter__()
         norms = [m for m in self.block.modules() if isinstance(m, _BatchNorm) and m.training]
         self.kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm, _, counter in self.kept:
@@ -170,6 +175,7 @@ class _FrozenRunningStats(AbstractContextManager):
     def __exit__(self, *exception: object) -> None:
         for norm, momentum, counter in self.kept:
             norm.momentum, norm.num_batches_tracked = momentum, counter
+        self.reference.__exit__(None, None, None)
 
 
 class HybridBackbone(BaseModule):
@@ -223,12 +229,11 @@ class HybridBackbone(BaseModule):
         self.norm_eval = norm_eval
         self._stage_channels = tuple(channels)
         self._stage_strides = tuple(strides)
+        # Stages first: the order decides which random weights a seed gives.
         stages = [build_stage(i) for i in range(max(self.out_indices) + 1)]
         self.stem = build_stem(in_channels)
         self.stages = nn.ModuleList(stages)
-        for module in self.modules():
-            if isinstance(module, Stage):  # stems may hold one too
-                module.with_cp = with_cp
+        self.with_cp = with_cp
         for module in self._frozen_modules():
             module.requires_grad_(False)
         self.train(self.training)
@@ -241,10 +246,12 @@ class HybridBackbone(BaseModule):
         _, *own = inspect.signature(cls.__init__).parameters.values()
         shown = [p for p in own if p.kind is not p.VAR_KEYWORD]
         if len(shown) < len(own):
+            # Not a mixin.
+            base = next(b for b in cls.__mro__[1:] if issubclass(b, HybridBackbone))
             names = {p.name for p in shown}
             shown += [
                 p.replace(kind=p.KEYWORD_ONLY)
-                for p in inspect.signature(cls.__mro__[1]).parameters.values()
+                for p in inspect.signature(base).parameters.values()
                 if p.kind is not p.POSITIONAL_ONLY and p.name not in names
             ]
         cls.__signature__ = inspect.Signature(shown)
@@ -272,6 +279,17 @@ class HybridBackbone(BaseModule):
     def out_strides(self) -> tuple[int, ...]:
         """Strides of the outputs in input pixels, in the order of ``out_indices``."""
         return tuple(self._stage_strides[i] for i in self.out_indices)
+
+    @property
+    def with_cp(self) -> bool:
+        """Whether blocks are recomputed in backward."""
+        return any(stage.with_cp for stage in self.modules() if isinstance(stage, Stage))
+
+    @with_cp.setter
+    def with_cp(self, with_cp: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, Stage):  # stems may be one too
+                module.with_cp = with_cp
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
@@ -369,5 +387,5 @@ def _check_images(x: Tensor, in_channels: int, backbone: str) -> None:
         )
 
 
-# Tracing by torch.fx, as feature extractors do, takes it as it is: it branches on the shape.
+# torch.fx must not trace into it: it branches on the shape.
 torch.fx.wrap('_check_images')

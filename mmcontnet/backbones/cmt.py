@@ -8,11 +8,10 @@ widths are rounded down.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, apply_gelu
 from ..ops import pad_to_multiple
@@ -25,6 +24,9 @@ from .base import (
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _NUM_HEADS = (1, 2, 4, 8)
 _REDUCTIONS = (8, 4, 2, 1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from ..layers import POS_ENCODINGS, PatchEncoder
 from ..ops import pad_to_multiple, subsample, window_partition, window_reverse
@@ -28,6 +27,9 @@ from .base import (
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _WIDE = dict(
     embed_dims=(64, 128, 256, 512),

@@ -6,13 +6,12 @@ Written from the paper and from what the authors' released networks compute.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from ..layers import CONTEXTS, Bottleneck, CoTLayer, ResNetStem, SplitAttention
 from .base import (
@@ -25,6 +24,9 @@ from .base import (
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _RESNET = dict(
     out_channels=(256, 512, 1024, 2048),

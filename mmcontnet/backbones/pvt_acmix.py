@@ -6,21 +6,22 @@ Never released: written from the paper and from PVT's (arXiv:2102.12122).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import MODELS
-from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, PositionedPatchEmbedding, PVTBlock
+from ..layers import PositionedPatchEmbedding, PVTBlock
 from .base import (
     BackboneKwargs,
     HybridBackbone,
     SequentialStage,
-    check_choice,
     drop_path_rates,
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _STRIDES = (4, 8, 16, 32)
 _REDUCTIONS = (8, 4, 2, 1)
@@ -74,7 +75,6 @@ class PVTACmix(HybridBackbone):
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
         fields = resolve_arch(arch, ARCHS, 'PVTACmix')
-        check_choice('combine', combine, COMBINATIONS)
         embed_dims = fields['embed_dims']
         drop_paths = drop_path_rates(drop_path_rate, fields['depths'])
 

@@ -6,11 +6,10 @@ Written from the paper and from what the authors' released network computes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import MODELS
 from torch import nn
-from typing_extensions import Unpack
 
 from ..layers import Bottleneck, ResNetStem, SlidingACmix
 from .base import (
@@ -21,6 +20,9 @@ from .base import (
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _STEM_CHANNELS = 64
 _RESNET = dict(out_channels=(256, 512, 1024, 2048), mid_channels=(64, 128, 256, 512))

@@ -7,21 +7,22 @@ Image Recognition, CVPR 2020).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import MODELS
 from torch import nn
-from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, SANBlock
+from ..layers import SANBlock
 from .base import (
     BackboneKwargs,
     HybridBackbone,
     SequentialStage,
-    check_choice,
     drop_path_rates,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _STEM_KERNEL_SIZE = 3
 _KERNEL_SIZE = 7
@@ -92,7 +93,6 @@ class SANACmix(HybridBackbone):
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
         fields = resolve_arch(arch, ARCHS, 'SANACmix')
-        check_choice('combine', combine, COMBINATIONS)
         width, channels = fields['stem_channels'], fields['channels']
         stem_paths, *paths = drop_path_rates(
             drop_path_rate, (fields['stem_depth'], *fields['depths'])

@@ -7,26 +7,27 @@ computes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from ..layers import COMBINATIONS, AdaptiveLoading, SwinACmixBlock, shift_mask
+from ..layers import AdaptiveLoading, SwinACmixBlock, shift_mask
 from ..ops import pad_to_multiple
 from .base import (
     NUM_STAGES,
     BackboneKwargs,
     HybridBackbone,
     Stage,
-    check_choice,
     drop_path_rates,
     init_parameters,
     resolve_arch,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _SWIN = dict(embed_dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24))
 
@@ -78,44 +79,26 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(b, h // 2, w // 2, 4 * c))).permute(0, 3, 1, 2)
 
 
-class OutputNorm(AdaptiveLoading, nn.LayerNorm):
-    """LayerNorm over the channels of an output, (B, C, H, W) -> the same shape.
-
-    Checkpoints of classifiers have that of the last stage only. The others then start with weight
-    1 and bias 0, as Swin's do for dense prediction, which is logged.
-
-    Args:
-        channels: C.
-        optional: Whether checkpoints may lack it.
-    """
-
-    def __init__(self, channels: int, optional: bool) -> None:
-        super().__init__(channels)
-        self.optional = optional
+class OutputNorm(nn.LayerNorm):
+    """LayerNorm over the channels of an output."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Add weight and bias where a checkpoint has neither, see :class:`AdaptiveLoading`."""
-        names = (f'{prefix}weight', f'{prefix}bias')
-        if not self.optional or any(name in weights for name in names):
-            return {}
-        print_log(f'{prefix}weight and bias are not in the checkpoint: 1 and 0', 'current')
-        return dict(
-            zip(names, (torch.ones_like(self.weight), torch.zeros_like(self.bias)), strict=True)
-        )
 
-
-class SwinACmixStage(Stage):
+class SwinACmixStage(AdaptiveLoading, Stage):
     """Patch merging (but for the first stage) and blocks.
+
+    Checkpoints of classifiers have the norm of the last stage only. The others then start with
+    weight 1 and bias 0, as Swin's do for dense prediction, which is logged.
 
     Args:
         merging: Before the blocks.
         blocks: The stage's blocks.
         norm: Applied by the backbone to its output; the next stage gets the map without it. As the
             call of the stage does not use it, FSDP needs it as a unit of its own.
+        norm_optional: Whether checkpoints of the stage may lack the norm.
         window_size: Side of attention's windows in pixels of the map.
     """
 
@@ -124,12 +107,14 @@ class SwinACmixStage(Stage):
         merging: nn.Module,
         blocks: Sequence[SwinACmixBlock],
         norm: OutputNorm,
+        norm_optional: bool,
         window_size: int,
     ) -> None:
         super().__init__()
         self.merging = merging
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
+        self.norm_optional = norm_optional
         self.window_size = window_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,6 +124,22 @@ class SwinACmixStage(Stage):
         for block in self.blocks:
             x = self.run(block, x, mask)
         return x
+
+    def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Add the norm's weight and bias where a checkpoint of the stage has neither."""
+        norm: object = self.norm  # None where the stage is no output
+        names = (f'{prefix}norm.weight', f'{prefix}norm.bias')
+        if (
+            not self.norm_optional
+            or not isinstance(norm, OutputNorm)
+            or not any(key.startswith(prefix) for key in weights)
+            or any(name in weights for name in names)
+        ):
+            return {}
+        print_log(f'{names[0]} and bias are not in the checkpoint: 1 and 0', 'current')
+        return dict(
+            zip(names, (torch.ones_like(norm.weight), torch.zeros_like(norm.bias)), strict=True)
+        )
 
 
 @MODELS.register_module()
@@ -174,7 +175,6 @@ class SwinACmix(HybridBackbone):
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
         fields = resolve_arch(arch, ARCHS, 'SwinACmix')
-        check_choice('combine', combine, COMBINATIONS)
         if not isinstance(window_size, int) or window_size < 1:
             raise ValueError(f'window_size must be a positive int, got {window_size!r}')
         embed_dims = fields['embed_dims']
@@ -190,8 +190,8 @@ class SwinACmix(HybridBackbone):
                 for j, drop_path in enumerate(drop_paths[i])
             ]
             merging = PatchMerging(embed_dims[i - 1], embed_dims[i]) if i else nn.Identity()
-            norm = OutputNorm(embed_dims[i], optional=i < NUM_STAGES - 1)
-            return SwinACmixStage(merging, blocks, norm, window_size)
+            norm = OutputNorm(embed_dims[i])
+            return SwinACmixStage(merging, blocks, norm, i < NUM_STAGES - 1, window_size)
 
         super().__init__(build_stem, build_stage, embed_dims, (4, 8, 16, 32), **kwargs)
         for i, stage in enumerate(self.stages):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import sliding_attention
-from .inline import can_inline
+from .inline import can_inline, can_inline_conv
 
 #: Ways to add up the paths (table 6), F = alpha * attention + beta * convolution.
 COMBINATIONS = ('rates', 'complement', 'attention_rate', 'sum')
@@ -92,7 +92,10 @@ class ConvolutionPath(nn.Module):
             groups * heads <= groups + taps * heads
             and can_inline(self.mix, nn.Linear)
             and self.mix.bias is None
-            and can_inline(self.shift, nn.Conv2d)
+            and can_inline_conv(self.shift)
+            and self.shift.bias is None
+            # A group of channels is what the linear map makes of one channel of a head.
+            and self.shift.weight.shape[1] == taps
         )
 
 

@@ -15,7 +15,7 @@ from ..ops import (
     runs_eagerly,
 )
 from .gelu import apply_gelu
-from .inline import can_inline
+from .inline import can_inline, can_inline_conv
 
 
 class LightweightAttention(nn.Module):
@@ -99,8 +99,8 @@ class InvertedResidualFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         x = apply_gelu(self.expand, x)
-        # Of a single pixel BatchNorm refuses to compute statistics, and says so.
-        if self._can_inline() and x.numel() > x.shape[1]:
+        # For a single pixel call BatchNorm, which raises.
+        if self._can_inline(x) and x.numel() > x.shape[1]:
             center = F.pad(x.new_ones(1, 1, 1, 1, dtype=torch.float32), [1] * 4)
             weight = self.depthwise.weight + center  # the shortcut
             x = _norm_conv(x, self.expand_norm, weight, self.depthwise.bias, gelu=True)
@@ -110,13 +110,15 @@ class InvertedResidualFFN(nn.Module):
             # In inference the last norm, too, is part of the kernel.
             return _norm_conv(x, self.depthwise_norm, *_fold(conv, norm))
         x = self.expand_norm(x)
-        x = F.gelu(self.depthwise(x).add_(x))
+        x = F.gelu(self.depthwise(x).add_(x))  # x is the shortcut
         return self.project_norm(self.project(self.depthwise_norm(x)))
 
-    def _can_inline(self) -> bool:
+    def _can_inline(self, x: Tensor) -> bool:
         """Return whether :func:`mmcontnet.ops.norm_conv` may compute norms and convolutions."""
         return (
             runs_eagerly()
+            # It needs autocast, which the meta device lacks.
+            and x.device.type in ('cpu', 'cuda')
             and _is_plain_norm(self.expand_norm)
             and _is_plain_norm(self.depthwise_norm)
             and _is_plain(self.depthwise, 3)
@@ -131,15 +133,14 @@ def _is_plain_norm(norm: nn.Module) -> bool:
 
 def _is_plain(conv: nn.Module, side: int) -> bool:
     """Return whether it is a 1x1 convolution, or a depthwise 3x3 one that pads with zeros."""
-    if not can_inline(conv, nn.Conv2d):
+    if not can_inline_conv(conv):
         return False
     groups = conv.in_channels if side > 1 else 1
     return (
-        conv.padding_mode == 'zeros'
-        and conv.bias is not None
+        conv.bias is not None
         and conv.weight.dtype in (torch.float32, torch.float64)
-        and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-        == ((side, side), (1, 1), (side // 2, side // 2), (1, 1), groups)
+        and (conv.kernel_size, conv.stride, conv.padding, conv.groups)
+        == ((side, side), (1, 1), (side // 2, side // 2), groups)
     )
 
 

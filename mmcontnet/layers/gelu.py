@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import conv_gelu, linear_gelu
-from .inline import can_inline
+from .inline import can_inline, can_inline_conv
 
 
 def apply_gelu(layer: nn.Module, x: Tensor) -> Tensor:
@@ -21,8 +21,6 @@ def apply_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """
     if can_inline(layer, nn.Linear):
         return linear_gelu(x, layer.weight, layer.bias)
-    if can_inline(layer, nn.Conv2d) and layer.padding_mode == 'zeros':
-        stride, padding, dilation = layer.stride, layer.padding, layer.dilation
-        if not isinstance(padding, str):
-            return conv_gelu(x, layer.weight, layer.bias, stride, padding, dilation, layer.groups)
+    if can_inline_conv(layer) and not isinstance(layer.padding, str):
+        return conv_gelu(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.groups)
     return F.gelu(layer(x))

@@ -35,3 +35,12 @@ def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
         and type(module.bias) in _PLAIN
         and not reference_forced()
     )
+
+
+def can_inline_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Like :func:`can_inline`, of a convolution without dilation whose padding is of zeros."""
+    return (
+        can_inline(module, nn.Conv2d)
+        and module.padding_mode == 'zeros'
+        and module.dilation == (1, 1)
+    )

@@ -30,5 +30,6 @@ class AdaptiveLoading(nn.Module):
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict = {**state_dict, **self.adapt_weights(state_dict, prefix)}
+        # In place, so that submodules see them: PyTorch hands on copies of the caller's dict.
+        state_dict.update(self.adapt_weights(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *args)

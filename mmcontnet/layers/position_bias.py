@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 
 from ..errors import WeightMismatchError
 from ..ops import resize_matrix, resize_spatial
@@ -79,7 +81,12 @@ class PositionBias(AdaptiveLoading):
         table = self.table
         if size == (self.side, self.side) and not table.is_cuda:
             return table, None
-        if table.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if (
+            table.is_cuda
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or not _is_plain(table)
+        ):
             self._cached = None
             return self._factors(table, size)
         cached = self._cached
@@ -90,7 +97,7 @@ class PositionBias(AdaptiveLoading):
         with torch.autocast('cpu', enabled=False):  # autocast's rounding would be kept, too
             rows, columns = self._factors(copy, size)
             bias = rows @ columns.mT
-        if table.device.type == 'cpu':
+        if table.device.type == 'cpu' and type(copy) is Tensor:  # a mode may make fake ones
             self._cached = size, copy, bias
         return bias, None
 
@@ -123,7 +130,7 @@ class PositionBias(AdaptiveLoading):
         if not side:
             # Raised at once: mmengine would only warn, and leave the bias random.
             raise WeightMismatchError(
-                f'size mismatch for {key}: {tuple(table.shape)} is the table of no square map with '
+                f'{key} of shape {tuple(table.shape)} belongs to no square map with '
                 f'{len(self.table)} heads and {self.reduction} x {self.reduction} pixels to a key; '
                 f'here it is {tuple(self.table.shape)}'
             )
@@ -133,6 +140,15 @@ class PositionBias(AdaptiveLoading):
             logger='current',
         )
         return {key: rows @ columns.mT}
+
+
+def _is_plain(table: Tensor) -> bool:
+    # Subclasses and the tensors of function transforms or with a tangent belong to one call.
+    return (
+        type(table) in (Tensor, nn.Parameter)
+        and not is_functorch_wrapped_tensor(table)
+        and forward_ad.unpack_dual(table).tangent is None
+    )
 
 
 def _equal(kept: Tensor, table: Tensor) -> bool:

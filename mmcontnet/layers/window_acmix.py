@@ -14,6 +14,27 @@ from .position import RelativePositionBias
 _MASKED = -100.0  # Swin's
 
 
+class WindowConvolutionPath(ConvolutionPath):
+    """:class:`ConvolutionPath` of features that come window by window."""
+
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Compute the path.
+
+        Args:
+            x: (B, rows of windows, columns of windows, side, side, groups, head_channels).
+            inside: 0 for pixels that are padding and 1 for others, (1, H, W, 1); None: no padding.
+
+        Returns:
+            (B, head_channels * num_heads, H, W).
+        """
+        b, rows, columns, side = x.shape[:4]
+        # What leaves the windows is the mixed maps: 9 for each channel, however many heads.
+        mixed = self.mix_groups(x).transpose(2, 3).reshape(b, rows * side, columns * side, -1)
+        if inside is not None:
+            mixed = mixed * inside.to(mixed.dtype)
+        return self.shift(mixed.permute(0, 3, 1, 2))
+
+
 class WindowACmix(nn.Module):
     """Attention within windows and a convolution of the whole map.
 
@@ -40,7 +61,7 @@ class WindowACmix(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.position_bias = RelativePositionBias(num_heads, window_size, window_size)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        self.convolution = ConvolutionPath(
+        self.convolution = WindowConvolutionPath(
             3 * num_heads, embed_dims // num_heads, num_heads, bias=True
         )
         self.sum = PathSum(combine)
@@ -70,11 +91,8 @@ class WindowACmix(nn.Module):
         q, k, v = heads.reshape(-1, side**2, *heads.shape[2:]).permute(2, 0, 3, 1, 4)
         attended = attention(q, k, v, bias).transpose(1, 2).reshape(tokens.shape)
 
-        mixed = self.convolution.mix_groups(heads.flatten(2, 3))
-        mixed = mixed.reshape(*windows, *mixed.shape[2:]).transpose(2, 3).reshape(b, h, w, -1)
-        if inside is not None:
-            mixed = mixed * inside.to(mixed.dtype)
-        convolved = self.convolution.shift(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        features = heads.flatten(2, 3).unflatten(1, windows[1:])
+        convolved = self.convolution(features, inside).permute(0, 2, 3, 1)
         projected = self.proj(attended).reshape(*windows, c).transpose(2, 3)
         return self.sum(projected, convolved.reshape(projected.shape)).reshape(x.shape)
 
@@ -133,6 +151,7 @@ class SwinACmixBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.shifted = shifted
+        self.window_size = window_size
         self.norm1 = nn.LayerNorm(embed_dims)
         self.acmix = WindowACmix(embed_dims, num_heads, window_size, combine)
         self.norm2 = nn.LayerNorm(embed_dims)
@@ -158,7 +177,7 @@ class SwinACmixBlock(nn.Module):
     def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Pad, shift, mix, and undo both, (B, H, W, C) -> the same shape."""
         h, w = x.shape[1:3]
-        side = self.acmix.window_size
+        side = self.window_size
         rows, columns = shifts((h, w), side) if self.shifted else (0, 0)
         inside = None
         if h % side or w % side:

@@ -14,6 +14,9 @@ from .reference import runs_eagerly
 
 _Pair = tuple[int, ...]
 
+# The op of torch.compile's CPU backend. PyTorch has no public function for it, and may drop it.
+_HAS_POINTWISE = hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+
 
 def conv_gelu(
     x: Tensor,
@@ -21,7 +24,6 @@ def conv_gelu(
     bias: Tensor | None = None,
     stride: _Pair = (1, 1),
     padding: _Pair = (0, 0),
-    dilation: _Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
     """Compute gelu(conv2d(...)), in fp32 inference on a CPU in one pass.
@@ -33,16 +35,15 @@ def conv_gelu(
         x: (B, C, H, W).
         weight: (C', C / groups, K, K').
         bias: (C',).
-        stride: As for conv2d, one number per axis; so are the next two.
-        padding: Zeros on each side.
-        dilation: Distance between the kernel's entries.
+        stride: As for conv2d, one number per axis.
+        padding: Zeros on each side, one number per axis.
         groups: Groups of channels.
 
     Returns:
         (B, C', H', W').
     """
     compute = torch.ops.mmcontnet.conv_gelu if _can_fuse(x, weight, bias) else _two_steps
-    return compute(x, weight, bias, stride, padding, dilation, groups)
+    return compute(x, weight, bias, stride, padding, groups)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -73,7 +74,7 @@ def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not torch.is_autocast_enabled('cpu')
         and runs_eagerly()
         and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
+        and _HAS_POINTWISE
         and bool(torch.backends.mkldnn.enabled)
         # Not for subclasses, such as fake tensors or quantised weights, nor for tensors with a
         # tangent, for which the op has no rule.
@@ -87,16 +88,17 @@ def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def _two_steps(*args: Any) -> Tensor:
-    return F.gelu(F.conv2d(*args))
+def _two_steps(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, groups: int
+) -> Tensor:
+    return F.gelu(F.conv2d(x, weight, bias, stride, padding, groups=groups))
 
 
 def _one_pass(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, *args: Any
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, groups: int
 ) -> Tensor:
-    # The op of torch.compile's CPU backend. PyTorch has no public function for it.
     pointwise = torch.ops.mkldnn._convolution_pointwise
-    return pointwise(x, weight, bias, padding, stride, *args, 'gelu', [], 'none')
+    return pointwise(x, weight, bias, padding, stride, (1, 1), groups, 'gelu', [], 'none')
 
 
 # An op of its own, so that fake tensors, counters and profilers know what it is. Defined this way,
@@ -104,7 +106,7 @@ def _one_pass(
 _library = torch.library.Library('mmcontnet', 'FRAGMENT')
 _library.define(
     'conv_gelu(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, '
-    'int[] dilation, int groups) -> Tensor'
+    'int groups) -> Tensor'
 )
 _library.impl('conv_gelu', _one_pass, 'CPU')
 torch.library.register_fake('mmcontnet::conv_gelu', _two_steps, lib=_library)

@@ -24,9 +24,9 @@ def norm_conv(
     bias: Tensor,
     *,
     training: bool,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    gelu: bool = False,
+    momentum: float,
+    eps: float,
+    gelu: bool,
     inplace: bool = False,
 ) -> Tensor:
     """Compute conv2d(batch_norm(x)), and GELU of it if asked for, without keeping the normed map.
@@ -79,7 +79,7 @@ def _forward(
     conv: Callable[..., Tensor] = F.conv2d,
     inplace: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Return the result, and what BatchNorm subtracts, divides by, multiplies by and adds, (C,)."""
+    """Return the result, mean, 1 / std, and the scale and shift that BatchNorm applies, (C,)."""
     with torch.autocast(x.device.type, enabled=False):
         mean, var = running_mean, running_var
         if training:
@@ -116,7 +116,7 @@ class _NormConv(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             kernel = weight * (scale.view(-1, 1, 1, 1) if depthwise else _channels(scale))
             grad_x = conv2d_input(x.shape, kernel.to(x.dtype), grad, **options)
-            # For now of a convolution of x itself.
+            # First the gradient as if the convolution saw x, not the normed map; corrected below.
             grad_weight = conv2d_weight(x, weight.shape, grad, **options).to(weight.dtype)
             grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype)
             # BatchNorm's gradients need two sums over all pixels, of the normed map's gradient and

@@ -74,6 +74,27 @@ def test_learnt_convolution_path_equals_a_mix_and_a_convolution(
     torch.testing.assert_close(grads, torch.autograd.grad(expected.sin().sum(), inputs))
 
 
+SHIFTS: dict[str, Any] = {
+    'bias': dict(bias=True),
+    'dilation': dict(dilation=2, padding=2),
+    'reflection': dict(padding_mode='reflect'),
+    'same': dict(padding='same'),
+    'no padding': dict(padding=0),
+    'kernel': dict(kernel_size=5, padding=2),
+    'groups': dict(groups=1),
+}
+
+
+@pytest.mark.parametrize('change', SHIFTS)
+def test_another_convolution_in_the_place_of_the_shift_is_computed_as_it_is(change: str) -> None:
+    path = ConvolutionPath(3 * HEADS, WIDTH, HEADS)
+    options = dict(kernel_size=3, padding=1, groups=WIDTH, bias=False) | SHIFTS[change]
+    path.shift = nn.Conv2d(9 * WIDTH, HEADS * WIDTH, **options)
+    x = torch.randn(2, 3 * HEADS * WIDTH, 6, 7)
+    maps = mixed_maps(path, x).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(path(x), path.shift(maps), rtol=1e-4, atol=1e-5)
+
+
 def test_counted_are_the_mix_and_the_convolution_however_they_are_computed() -> None:
     path = ConvolutionPath(3 * HEADS, WIDTH, HEADS)
     total = count(path, torch.empty(1, 3 * HEADS * WIDTH, 10, 10)).total

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmcontnet.layers.inline import can_inline
 from mmcontnet.ops import force_reference
 
 from .. import families
+from ..families import wrapped
 
 # A layer, and the arguments of its call.
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple]] = {
@@ -31,19 +33,6 @@ CASES = [
 ]
 
 
-class Doubled(nn.Module):
-    """Holds a layer and changes its output, as a LoRA-wrapped layer does."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return 2 * self.layer(x)
-
-
 def compute(layer: nn.Module, args: tuple, training: bool) -> Tensor:
     # A copy: norms in training change their statistics.
     with torch.set_grad_enabled(training):
@@ -57,19 +46,16 @@ def test_wrappers_are_called_and_hooks_may_change_outputs(
 ) -> None:
     build, args = LAYERS[layer]
     plain = build()
-    wrapped, hooked = deepcopy(plain), deepcopy(plain)
-    parent, _, child = name.rpartition('.')
-    wrapper = Doubled(wrapped.get_submodule(name))
-    setattr(wrapped.get_submodule(parent), child, wrapper)
+    changed, hooked = deepcopy(plain), deepcopy(plain)
     hooked.get_submodule(name).register_forward_hook(lambda module, args, out: 2 * out)
     before = compute(plain, args, training)
-    actual = compute(wrapped, args, training)
-    with torch.no_grad():
-        wrapped.train(training)(*args)
-    assert wrapper.calls == 1
-    with force_reference():
-        expected = compute(wrapped, args, training)
-        torch.testing.assert_close(compute(plain, args, training), before, rtol=1e-4, atol=1e-5)
+    with wrapped(changed, name) as wrapper:
+        actual = compute(changed, args, training)
+        with force_reference():
+            expected = compute(changed, args, training)
+        with torch.no_grad():
+            changed.train(training)(*args)
+        assert wrapper.calls == 1
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(compute(hooked, args, training), expected, rtol=1e-4, atol=1e-5)
     # In training the last norm undoes the scale of its input.
@@ -85,18 +71,15 @@ class WeightType(Tensor):
     pass
 
 
-def _hook_all_modules(layer: nn.Module) -> None:
-    # Removed by the test.
-    handles.append(nn.modules.module.register_module_forward_hook(lambda *_: None))
-
-
-handles: list = []
-CHANGES: dict[str, Callable[[nn.Module], object]] = {
+# Each changes a layer, and may return the handle of what it registered.
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     'forward hook': lambda layer: layer.register_forward_hook(lambda *_: None),
     'forward pre-hook': lambda layer: layer.register_forward_pre_hook(lambda *_: None),
     'backward hook': lambda layer: layer.register_full_backward_hook(lambda *_: None),
     'backward pre-hook': lambda layer: layer.register_full_backward_pre_hook(lambda *_: None),
-    'hook on all modules': _hook_all_modules,
+    'hook on all modules': lambda _: nn.modules.module.register_module_forward_hook(
+        lambda *_: None
+    ),
     'forward replaced': lambda layer: setattr(layer, 'forward', lambda x: x),
     'parametrization': lambda layer: nn.utils.parametrizations.weight_norm(layer),
     'other weights': lambda layer: setattr(
@@ -109,12 +92,12 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 def test_a_changed_layer_is_not_inlined(change: str) -> None:
     layer = nn.Linear(3, 3)
     assert can_inline(layer, nn.Linear)
-    CHANGES[change](layer)
+    handle = CHANGES[change](layer)
     try:
         assert not can_inline(layer, nn.Linear)
     finally:
-        while handles:
-            handles.pop().remove()
+        if hasattr(handle, 'remove'):
+            handle.remove()
 
 
 def test_other_classes_and_the_reference_are_not_inlined() -> None:

@@ -246,6 +246,6 @@ def test_a_table_of_another_size_is_resized_when_loaded_and_logged(
 @pytest.mark.parametrize('shape', [(2, 63, 4), (2, 144, 4), (3, 144, 9), (2, 64), (2, 36, 2)])
 def test_a_table_that_no_map_has_is_refused(shape: tuple[int, ...], strict: bool) -> None:
     bias = PositionBias(2, 8, 4)
-    message = r'size mismatch for table: .* of no square map with 2 heads and 4 x 4 pixels'
+    message = r'table of shape .* belongs to no square map with 2 heads and 4 x 4 pixels'
     with pytest.raises(WeightMismatchError, match=message):
         bias.load_state_dict({'table': torch.zeros(shape)}, strict=strict)
