@@ -29,7 +29,9 @@ class WindowConvolutionPath(ConvolutionPath):
         """
         b, rows, columns, side = x.shape[:4]
         # What leaves the windows is the mixed maps: 9 for each channel, however many heads.
-        mixed = self.mix_groups(x).transpose(2, 3).reshape(b, rows * side, columns * side, -1)
+        mixed = self.mix_groups(x).transpose(2, 3)
+        channels = mixed.shape[5] * mixed.shape[6]  # not -1, which no batch of 0 images allows
+        mixed = mixed.reshape(b, rows * side, columns * side, channels)
         if inside is not None:
             mixed = mixed * inside.to(mixed.dtype)
         return self.shift(mixed.permute(0, 3, 1, 2))
