@@ -780,7 +780,7 @@ def test_training_starts_without_a_head_and_goes_on_with_all_weights_alone(
     arguments = options.split()
     if not options.startswith('-'):
         arguments.insert(0, '--cfg-options')
-    line = str(run_tool(monkeypatch, 'train.py', config, *arguments))
+    line = str(run_tool(monkeypatch, 'train.py', config, *arguments, '--check-only'))
     assert re.search(message, line) and '\n' not in line
     told = "load_from 'bad.pth' has no weights that fit 2 tensors" in capsys.readouterr().err
     assert told is (lacks == HEAD and 'load_from' in options)

@@ -85,7 +85,7 @@ def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) 
     ('content', 'message'),
     [
         ({3: torch.ones(2)}, 'a key of type int'),
-        (torch.ones(2), 'no tensors by their names'),
+        (torch.ones(2), 'holds a Tensor instead of tensors with names'),
     ],
     ids=['numbered', 'tensor'],
 )
