@@ -100,11 +100,6 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
         for key, value in state.items()
         if isinstance(value, Tensor) or not isinstance(key, str)
     }
-    if state and not tensors:
-        raise CheckpointError(
-            f'checkpoint {source!r} holds no {entries[0]}, and no tensors beside '
-            f'{", ".join(map(repr, list(state)[:4]))}'
-        )
     if fault := find_fault(tensors):
         raise CheckpointError(f'checkpoint {source!r} cannot be loaded: {fault}')
     unwrapped = unwrap(tensors)

@@ -93,7 +93,7 @@ def test_pretrained_weights_that_would_load_nothing_are_refused(
     torch.save({'model': {'fc.weight': torch.zeros(3)}}, tmp_path / 'author.pth')
     option = 'model.backbone.init_cfg.checkpoint=author.pth'
     line = error_of('train.py', RETINANET, '--cfg-options', option)
-    assert "'author.pth' holds no state_dict, and no tensors beside 'model'" in line
+    assert "'author.pth' with prefix 'backbone.' (model.backbone.init_cfg) does not fit: " in line
     assert 'tools/convert_checkpoint.py' in line and line.endswith(
         '--allow-missing trains nevertheless'
     )
