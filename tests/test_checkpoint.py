@@ -501,7 +501,7 @@ FAULTS = {
     'list': 'no state dict.*: it is no mapping|no state dict: it holds a list',
     'tensor': 'no state dict.*: it is no mapping|no state dict: it holds a Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
-    'EMA alone': "ema_state_dict is of type|does not fit: 203 of 203",
+    'EMA alone': 'ema_state_dict is of type|does not fit: 203 of 203',
     'expanded': r'would take 8\.6e\+09 bytes of memory',
     'larger': 'of another shape|of unknown arch: .* width 1000000',
     'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',

@@ -27,7 +27,7 @@ def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
     """
     return (
         type(module) is kind
-        and 'forward' not in vars(module)
+        and 'forward' not in module.__dict__
         # PyTorch has no public way to ask for hooks.
         and not any(getattr(module, f'_{name}') for name in _HOOKS)
         and not any(getattr(all_modules, f'_global_{name}') for name in _HOOKS)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 
 from ..errors import WeightMismatchError
@@ -143,12 +142,8 @@ class PositionBias(AdaptiveLoading):
 
 
 def _is_plain(table: Tensor) -> bool:
-    # Subclasses and the tensors of function transforms or with a tangent belong to one call.
-    return (
-        type(table) in (Tensor, nn.Parameter)
-        and not is_functorch_wrapped_tensor(table)
-        and forward_ad.unpack_dual(table).tangent is None
-    )
+    # What function transforms put in the parameter's place, or one with a tangent, is of one call.
+    return type(table) is nn.Parameter and forward_ad.unpack_dual(table).tangent is None
 
 
 def _equal(kept: Tensor, table: Tensor) -> bool:
