@@ -2,7 +2,7 @@
 # The paper (table 8) reports 44.06 box AP and 39.28 mask AP, where ResNet-50 has 39.97 and 36.05.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
+    './_base_/coco_instance_640_800.py',
     './_base_/cotnet_1x.py',
 ]
 
@@ -14,14 +14,3 @@ model = dict(
         mask_head=dict(norm_cfg=_base_.bn),
     ),
 )
-
-# The shorter side is between 640 and 800 pixels.
-scales = [(1333, side) for side in range(640, 801, 32)]
-train_pipeline = [
-    dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)
-    if step.type == 'Resize'
-    else step
-    for step in _base_.train_pipeline
-]
-del scales
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
