@@ -11,6 +11,9 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH')])
 )
 
+# Convolutions of a GPU are compared as exact as they can be; PyTorch's default rounds to TF32.
+torch.backends.cudnn.allow_tf32 = False
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked ``gpu`` where there is none."""

@@ -10,6 +10,10 @@ from torch import Tensor
 # "invalid configuration argument" beyond it. ConTNet's first stage has 64 windows an image, so a
 # batch of 1024 images at 224 x 224 gets there.
 MAX_CUDA_BATCH = 65_535
+# Elements to which the fused CUDA kernels want rows to be aligned.
+_ALIGNMENT = 8
+# Blocks of 128 keys, over all windows and heads, that occupy a large GPU.
+_MIN_BLOCKS = 256
 
 
 def attention(
@@ -31,23 +35,67 @@ def attention(
     """
     if max_batch is None and q.is_cuda:
         max_batch = MAX_CUDA_BATCH
-    if bias is not None:
-        # A parameter is fp32 where autocast made the queries something else.
-        bias = bias.to(q.dtype)
-        if q.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled():
-            return _plain_attention(q, k, v, bias)
-        # The CPU's fused kernel refuses a parameter even where no gradient is recorded.
-        bias = bias if torch.is_grad_enabled() else bias.detach()
-        if bias.dim() == 4:
-            bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
-        else:
-            bias = bias.expand(len(q), -1, -1, -1)
+    if bias is None:
+        return _fused(*_spread(q, k, v, _splits(q, k)), max_batch).reshape(
+            *q.shape[:-1], v.shape[-1]
+        )
+    # A parameter is fp32 where autocast made the queries something else.
+    bias = bias.to(q.dtype)
+    if q.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled():
+        return _plain_attention(q, k, v, bias)
+    # The CPU's fused kernel refuses a parameter even where no gradient is recorded.
+    bias = bias if torch.is_grad_enabled() else bias.detach()
+    if bias.dim() == 3:
+        bias = bias[None]
+    if q.is_cuda:
+        # Rows that do not start at multiples of 16 bytes take twice the time.
+        bias = F.pad(bias, (0, -bias.shape[-1] % _ALIGNMENT))
+    if len(bias) > 1:
+        bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
+    return _fused(q, k, v, max_batch, bias[..., : k.shape[2]])
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, max_batch: int | None, bias: Tensor | None = None
+) -> Tensor:
+    """Call the fused kernels; a bias is for all windows, (1, ...), or for each of them."""
     windows, heads = q.shape[:2]
     if max_batch is None or windows * heads <= max_batch:
         return F.scaled_dot_product_attention(q, k, v, bias)
     chunk = max(1, max_batch // heads)
-    parts = [tensor.split(chunk) for tensor in (q, k, v, bias) if tensor is not None]
-    return torch.cat([F.scaled_dot_product_attention(*p) for p in zip(*parts, strict=True)])
+    parts = [x.split(chunk) for x in (q, k, v)]
+    each = bias is not None and len(bias) == windows
+    biases = bias.split(chunk) if each else [bias] * len(parts[0])  # type: ignore[union-attr]
+    return torch.cat([F.scaled_dot_product_attention(*p) for p in zip(*parts, biases, strict=True)])
+
+
+def _splits(q: Tensor, k: Tensor) -> int:
+    """Return into how many parts the queries go on a GPU, so that their backward occupies it.
+
+    It works on blocks of keys side by side, and on the queries one after the other. A detector's
+    first stage has few keys and many queries: 2 images of 800 x 1280 pixels make 16 blocks.
+    """
+    blocks, queries, splits = q.shape[0] * q.shape[1] * -(-k.shape[2] // 128), q.shape[2], 1
+    while (
+        q.is_cuda
+        and blocks * splits < _MIN_BLOCKS
+        and queries >= 1024 * splits
+        and queries % (2 * splits) == 0
+    ):
+        splits *= 2
+    return splits
+
+
+def _spread(q: Tensor, k: Tensor, v: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Make more heads of fewer queries, for an output to be reshaped.
+
+    Returns:
+        q, (windows, heads * splits, N / splits, D), and k and v repeated.
+    """
+    if splits == 1:
+        return q, k, v
+    k, v = (x.unsqueeze(2).expand(-1, -1, splits, -1, -1).flatten(1, 2) for x in (k, v))
+    return q.unflatten(2, (splits, -1)).flatten(1, 2), k, v
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -77,13 +125,11 @@ def low_rank_biased_attention(
     """
     b, heads, _, d = q.shape
     scale = d**0.5
-    rows = (rows * scale).to(q.dtype).expand(b, -1, -1, -1)
-    columns = columns.to(q.dtype).expand(b, heads, -1, -1)
-    # The fused kernels take values of the queries' width only.
-    out = F.scaled_dot_product_attention(
-        torch.cat([q, rows], dim=-1),
-        torch.cat([k, columns], dim=-1),
-        F.pad(v, (0, columns.shape[-1])),
-        scale=1 / scale,
-    )
-    return out[..., :d]
+    # The kernels of GPUs take channels in eights, and fewer channels of values than of queries.
+    more = -(d + rows.shape[-1]) % _ALIGNMENT if q.is_cuda else 0
+    rows = F.pad(rows.to(q.dtype), (0, more)).expand(b, -1, -1, -1)
+    columns = F.pad((columns * scale).to(q.dtype), (0, more)).expand(b, heads, -1, -1)
+    values = v if q.is_cuda else F.pad(v, (0, columns.shape[-1]))
+    wide = torch.cat([q, rows], dim=-1), torch.cat([k, columns], dim=-1), values
+    out = F.scaled_dot_product_attention(*_spread(*wide, _splits(q, k)), scale=1 / scale)
+    return out.reshape(*q.shape[:-1], values.shape[-1])[..., :d]

@@ -1,8 +1,9 @@
-"""Triton kernels of local aggregation: forward, and one backward for both gradients.
+"""Triton kernels of local aggregation: a weighted sum, which is also the gradient of the value, and
+products, which are that of the weight.
 
-A program takes a tile of pixels, some groups of weights, and all channels that share these, so that
-what it loads of the weights serves all of them. Neighbouring pixels come from the caches. Tensors
-may have any strides; sums are in fp32.
+A program takes a tile of pixels and some groups of weights; if it sums, all channels that share
+these, so that what it loads of the weights serves all of them. Neighbouring pixels come from the
+caches. Tensors may have any strides; sums are in fp32.
 """
 
 # In a kernel's signature annotations tell Triton what is constant, not the checker what is what.
@@ -17,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_NUM_WARPS = 8
-_TILE = 2048  # elements, 8 for each thread
+_NUM_WARPS = 4
+_TILE = 2048  # elements, 16 for each thread
+_BLOCK_X = 32  # pixels of a row
 
 # No new compilation for other image sizes.
 _SIZES = ['height', 'width', 'value_height', 'value_width']
@@ -37,8 +39,9 @@ def _place(
 ):
     """Image of this program, and rows, columns, groups and shares of its tile.
 
-    The tile has three dimensions, the last of them along what is dense in memory: (pixels, shares,
-    groups) or (shares, groups, pixels).
+    The tile has three dimensions, (shares, pixels, groups) or (shares, groups, pixels). Triton lets
+    neighbouring threads take what is dense in memory, the last, and then the first of the others:
+    channels-last, all channels of a pixel lie side by side.
     """
     program = tl.program_id(0)
     group_blocks: tl.constexpr = (GROUPS + BLOCK_G - 1) // BLOCK_G
@@ -53,7 +56,7 @@ def _place(
     image = (program // y_blocks).to(tl.int64)
     s = tl.arange(0, BLOCK_S)
     if CHANNELS_LAST:
-        return image, y[:, None, None], x[:, None, None], g[None, None, :], s[None, :, None]
+        return image, y[None, :, None], x[None, :, None], g[None, None, :], s[:, None, None]
     else:
         return image, y[None, None, :], x[None, None, :], g[None, :, None], s[:, None, None]
 
@@ -62,11 +65,60 @@ def _place(
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def _forward(
-    value, weight, out,
-    height, width, value_height, value_width, padding,
-    value_b, value_c, value_y, value_x,
+def _sum(
+    source, weight, out,
+    height, width, source_height, source_width, padding,
+    source_b, source_c, source_y, source_x,
     weight_b, weight_c, weight_y, weight_x,
+    out_b, out_c, out_y, out_x,
+    BACKWARD: tl.constexpr,
+    KERNEL_SIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SHARES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+):  # fmt: skip
+    """Sum neighbours with the weights of the pixel, or, going back, with their own for it."""
+    image, y, x, g, s = _place(
+        height, width, GROUPS, CHANNELS_LAST, BLOCK_S, BLOCK_G, BLOCK_Y, BLOCK_X
+    )
+    source += image * source_b
+    weight += image * weight_b
+    out += image * out_b
+    c = s * GROUPS + g
+    here = (y < height) & (x < width) & (g < GROUPS)
+    total = tl.zeros((s + g + y).shape, tl.float32)
+    # One row of neighbours unrolled: enough loads in flight, and little code at 7 x 7.
+    for i in range(KERNEL_SIZE):
+        for j in tl.static_range(KERNEL_SIZE):
+            tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
+            if BACKWARD:
+                near_y, near_x = y + (padding - i), x + (padding - j)
+                weight_at = near_y * weight_y + near_x * weight_x
+            else:
+                near_y, near_x = y + (i - padding), x + (j - padding)
+                weight_at = y * weight_y + x * weight_x
+            near = (near_y >= 0) & (near_y < source_height)
+            near &= (near_x >= 0) & (near_x < source_width)
+            v = tl.load(
+                source + c * source_c + (near_y * source_y + near_x * source_x),
+                mask=near & (g < GROUPS) & (s < SHARES),
+                other=0,
+            )
+            w = tl.load(weight + tap * weight_c + weight_at, mask=here & near, other=0)
+            total += w.to(tl.float32) * v.to(tl.float32)
+    tl.store(out + c * out_c + (y * out_y + x * out_x), total, mask=here & (s < SHARES))
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def _multiply(
+    grad, value, out,
+    height, width, value_height, value_width, padding,
+    grad_b, grad_c, grad_y, grad_x,
+    value_b, value_c, value_y, value_x,
     out_b, out_c, out_y, out_x,
     KERNEL_SIZE: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -77,124 +129,64 @@ def _forward(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
+    """Sum each pixel's gradient times each neighbour's value over the channels of a group."""
     image, y, x, g, s = _place(
         height, width, GROUPS, CHANNELS_LAST, BLOCK_S, BLOCK_G, BLOCK_Y, BLOCK_X
     )
-    value += image * value_b
-    weight += image * weight_b
-    out += image * out_b
-    c = s * GROUPS + g
-    here = (y < height) & (x < width) & (g < GROUPS)
-    total = tl.zeros((s + g + y).shape, tl.float32)
-    # One row of neighbours unrolled: enough loads in flight, and little code at 7 x 7.
-    for i in range(KERNEL_SIZE):
-        for j in tl.static_range(KERNEL_SIZE):
-            tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            near_y, near_x = y + (i - padding), x + (j - padding)
-            near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
-            v = tl.load(
-                value + c * value_c + (near_y * value_y + near_x * value_x),
-                mask=near & (g < GROUPS) & (s < SHARES),
-                other=0,
-            )
-            w = tl.load(
-                weight + tap * weight_c + (y * weight_y + x * weight_x),
-                mask=here & near,
-                other=0,
-            )
-            total += w.to(tl.float32) * v.to(tl.float32)
-    tl.store(out + c * out_c + (y * out_y + x * out_x), total, mask=here & (s < SHARES))
-
-
-@triton.jit(do_not_specialize=_SIZES)
-def _backward(
-    grad, value, weight, grad_value, grad_weight,
-    height, width, value_height, value_width, padding,
-    grad_b, grad_c, grad_y, grad_x,
-    value_b, value_c, value_y, value_x,
-    weight_b, weight_c, weight_y, weight_x,
-    grad_value_b, grad_value_c, grad_value_y, grad_value_x,
-    grad_weight_b, grad_weight_c, grad_weight_y, grad_weight_x,
-    KERNEL_SIZE: tl.constexpr,
-    GROUPS: tl.constexpr,
-    SHARES: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_G: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-):  # fmt: skip
-    image, y, x, g, s = _place(
-        value_height, value_width, GROUPS, CHANNELS_LAST, BLOCK_S, BLOCK_G, BLOCK_Y, BLOCK_X
-    )
     grad += image * grad_b
     value += image * value_b
-    weight += image * weight_b
-    grad_value += image * grad_value_b
-    grad_weight += image * grad_weight_b
-    c = s * GROUPS + g
-    channel = (g < GROUPS) & (s < SHARES)
-    here = (y < height) & (x < width)
-    center = tl.load(
-        grad + c * grad_c + (y * grad_y + x * grad_x), mask=here & channel, other=0
-    ).to(tl.float32)
-    total = tl.zeros(center.shape, tl.float32)
+    out += image * out_b
+    here = (y < height) & (x < width) & (g < GROUPS)
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
+            near_y, near_x = y + (i - padding), x + (j - padding)
+            near = (near_y >= 0) & (near_y < value_height)
+            near &= (near_x >= 0) & (near_x < value_width)
+            total = tl.zeros((s + g + y).shape, tl.float32)
+            # Share by share: no sum over what several threads hold.
+            for share in range(SHARES):
+                c = share * GROUPS + g
+                d = tl.load(grad + c * grad_c + (y * grad_y + x * grad_x), mask=here, other=0)
+                v = tl.load(
+                    value + c * value_c + (near_y * value_y + near_x * value_x),
+                    mask=here & near,
+                    other=0,
+                )
+                total += d.to(tl.float32) * v.to(tl.float32)
             tap = (g * KERNEL_SIZE + i) * KERNEL_SIZE + j
-            shift_y, shift_x = i - padding, j - padding
-
-            near_y, near_x = y + shift_y, x + shift_x
-            near = (near_y >= 0) & (near_y < value_height) & (near_x >= 0) & (near_x < value_width)
-            v = tl.load(
-                value + c * value_c + (near_y * value_y + near_x * value_x),
-                mask=near & channel,
-                other=0,
-            )
-            tl.store(
-                grad_weight + tap * grad_weight_c + (y * grad_weight_y + x * grad_weight_x),
-                tl.sum(center * v.to(tl.float32), 1 if CHANNELS_LAST else 0, keep_dims=True),
-                mask=here & (g < GROUPS),
-            )
-
-            # The pixels that have this one as their neighbour.
-            near_y, near_x = y - shift_y, x - shift_x
-            near = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
-            w = tl.load(
-                weight + tap * weight_c + (near_y * weight_y + near_x * weight_x),
-                mask=near & (g < GROUPS),
-                other=0,
-            )
-            d = tl.load(
-                grad + c * grad_c + (near_y * grad_y + near_x * grad_x),
-                mask=near & channel,
-                other=0,
-            )
-            total += w.to(tl.float32) * d.to(tl.float32)
-    tl.store(
-        grad_value + c * grad_value_c + (y * grad_value_y + x * grad_value_x),
-        total,
-        mask=(y < value_height) & (x < value_width) & channel,
-    )
+            tl.store(out + tap * out_c + (y * out_y + x * out_x), total, mask=here)
 
 
 def _launch(
     kernel: Any,
-    tensors: list[Tensor],
-    tiled: Tensor,
+    tensors: tuple[Tensor, Tensor, Tensor],
     value: Tensor,
     weight: Tensor,
     kernel_size: int,
+    *,
+    tile_shares: bool = True,
+    **options: bool,
 ) -> None:
-    """Run a kernel on ``tensors``, its inputs, then its outputs, with tiles of ``tiled``."""
-    batch, channels, height, width = tiled.shape
+    """Run a kernel on every pixel of its output.
+
+    Args:
+        kernel: One of those above.
+        tensors: Its inputs, the first with the neighbours' size if it sums, and its output.
+        value: Tells the layout, the shares and, if it has a margin, the padding.
+        weight: Tells the groups.
+        kernel_size: Side of the neighbourhood.
+        tile_shares: Whether a tile has all channels of a group, or one at a time.
+        options: More of the kernel's.
+    """
+    near, out = (tensors[0] if tile_shares else tensors[1]), tensors[2]
+    batch, _, height, width = out.shape
     groups = weight.shape[1] // kernel_size**2
-    shares = channels // groups
+    shares = value.shape[1] // groups
     channels_last = value.stride(1) == 1
-    # Whole sectors of 32 bytes, and tiles that are not much larger with their margin than without.
-    block_s = triton.next_power_of_2(shares)
+    # Whole sectors of 32 bytes along what is dense, in the maps and in the weights' rows.
+    block_s = triton.next_power_of_2(shares) if tile_shares else 1
     block_g = min(triton.next_power_of_2(groups), 32 // value.itemsize) if channels_last else 1
-    block_x = min(triton.next_power_of_2(width), 4 if channels_last else 32)
+    block_x = min(triton.next_power_of_2(width), _BLOCK_X)
     block_y = max(1, _TILE // (block_s * block_g * block_x))
     block_y = min(triton.next_power_of_2(height), block_y)
     programs = (
@@ -208,8 +200,8 @@ def _launch(
     with torch.cuda.device_of(value):
         kernel[(programs,)](
             *tensors,
-            *weight.shape[2:],
-            *value.shape[2:],
+            *out.shape[2:],
+            *near.shape[2:],
             kernel_size // 2 if value.shape[2:] == weight.shape[2:] else 0,
             *(stride for tensor in tensors for stride in tensor.stride()),
             KERNEL_SIZE=kernel_size,
@@ -221,12 +213,13 @@ def _launch(
             BLOCK_Y=block_y,
             BLOCK_X=block_x,
             num_warps=_NUM_WARPS,
+            **options,
         )
 
 
 def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int) -> Tensor:
     """Fill ``out``, see :func:`mmcontnet.ops.local_aggregation`."""
-    _launch(_forward, [value, weight, out], out, value, weight, kernel_size)
+    _launch(_sum, (value, weight, out), value, weight, kernel_size, BACKWARD=False)
     return out
 
 
@@ -235,5 +228,6 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the value and of the weight, from that of the output (B, C, H, W)."""
     grads = torch.empty_like(value), torch.empty_like(weight)
-    _launch(_backward, [grad, value, weight, *grads], value, value, weight, kernel_size)
+    _launch(_sum, (grad, weight, grads[0]), value, weight, kernel_size, BACKWARD=True)
+    _launch(_multiply, (grad, value, grads[1]), value, weight, kernel_size, tile_shares=False)
     return grads

@@ -31,9 +31,8 @@ def norm_conv(
 ) -> Tensor:
     """Compute conv2d(batch_norm(x)), and GELU of it if asked for, without keeping the normed map.
 
-    Plain autograd keeps two maps for backward, x and the normed one. This keeps x alone: the
-    gradients of BatchNorm follow from that of the kernel. Fewer passes over the maps are needed
-    too. It cannot be differentiated twice.
+    Plain autograd keeps two maps for backward, x and the normed one. This keeps x alone. It cannot
+    be differentiated twice.
 
     Parameters and statistics are fp32, or fp64 for an input in fp64. Under autocast, where x is in
     half precision, statistics and sums are still in fp32, and the convolution is in half precision.
@@ -56,11 +55,16 @@ def norm_conv(
         (B, C', H, W).
     """
     tensors = (x, norm_weight, norm_bias, running_mean, running_var, weight, bias)
-    if not torch.is_grad_enabled():
+    settings = (training, momentum, eps)
+    keeps_graph = torch.is_grad_enabled()
+    if x.device.type == 'cpu' and not keeps_graph:
         # GELU may be part of the convolution where nothing is kept for its gradient.
         conv = conv_gelu if gelu else F.conv2d
-        return _forward(*tensors, training, momentum, eps, conv=conv, inplace=inplace)[0]
-    out = _NormConv.apply(*tensors, training, momentum, eps)
+        return _forward(*tensors, *settings, conv=conv, inplace=inplace)[0]
+    if not keeps_graph:
+        out = _in_turn(*tensors, *settings)
+    else:
+        out = (_Folded if x.device.type == 'cpu' else _Recomputed).apply(*tensors, *settings)
     return F.gelu(out) if gelu else out
 
 
@@ -99,7 +103,9 @@ def _forward(
     return out, mean, rstd, scale, shift
 
 
-class _NormConv(torch.autograd.Function):
+class _Folded(torch.autograd.Function):
+    """Has BatchNorm's gradients follow from that of the kernel, which saves passes over the maps."""
+
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, weight, ctx.training = inputs[0], inputs[5], inputs[7]
@@ -112,7 +118,7 @@ class _NormConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd, scale, shift = ctx.saved_tensors
         depthwise = weight.shape[2] > 1
-        options = dict(padding=1, groups=len(weight)) if depthwise else {}
+        options = _options(weight)
         with torch.autocast(x.device.type, enabled=False):
             kernel = weight * (scale.view(-1, 1, 1, 1) if depthwise else _channels(scale))
             grad_x = conv2d_input(x.shape, kernel.to(x.dtype), grad, **options)
@@ -137,6 +143,57 @@ class _NormConv(torch.autograd.Function):
                 factor, constant = (_channels(t.to(x.dtype)) for t in (factor, constant))
                 grad_x.addcmul_(x, factor).add_(constant)
         return grad_x, product, total, None, None, grad_weight, grad_bias, None, None, None
+
+
+def _in_turn(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    norm = (running_mean, running_var, norm_weight, norm_bias, training, momentum, eps)
+    with torch.autocast(x.device.type, enabled=False):
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return F.conv2d(F.batch_norm(x, *norm), weight, bias, **_options(weight))
+
+
+class _Recomputed(torch.autograd.Function):
+    """Norms x again for backward: more passes in fewer steps, whose starts are dear on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, norm_weight, norm_bias, mean, var, weight, _, ctx.training, _, ctx.eps = inputs
+        statistics = () if ctx.training else (mean, var)
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight, *statistics)
+        return _in_turn(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, weight, *statistics = ctx.saved_tensors
+        mean, var = statistics or (None, None)
+        with torch.autocast(x.device.type, enabled=False):
+            with torch.enable_grad():
+                inputs = [t.detach().requires_grad_() for t in (x, norm_weight, norm_bias)]
+                norm = (mean, var, *inputs[1:], ctx.training, 0.0, ctx.eps)
+                normed = F.batch_norm(inputs[0], *norm)
+            options = _options(weight)
+            grad_weight = conv2d_weight(normed, weight.shape, grad, **options).to(weight.dtype)
+            grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype)
+            grad = conv2d_input(x.shape, weight.to(x.dtype), grad, **options)
+            grads = torch.autograd.grad(normed, inputs, grad)
+        return *grads, None, None, grad_weight, grad_bias, None, None, None
+
+
+def _options(weight: Tensor) -> dict[str, Any]:
+    """Return how the kernel is applied, for conv2d and its gradients."""
+    return dict(padding=1, groups=len(weight)) if weight.shape[2] > 1 else {}
 
 
 def _channels(x: Tensor) -> Tensor:

@@ -1,7 +1,12 @@
+from importlib import import_module
+
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from mmcontnet.ops import attention, low_rank_biased_attention
+
+MODULE = import_module('mmcontnet.ops.attention')
 
 
 @pytest.mark.parametrize('bias_shape', [None, (2, 5, 5), (3, 2, 5, 5)], ids=str)
@@ -27,6 +32,36 @@ def test_chunked_attention_equals_the_plain_formula_in_values_and_gradients(
         # Without gradients a bias is added by the fused kernel.
         with torch.no_grad():
             torch.testing.assert_close(attention(*inputs, max_batch=max_batch), expected)
+
+
+def test_queries_in_parts_give_the_same_values_and_gradients() -> None:
+    inputs = [torch.randn(3, 2, n, 4, dtype=torch.float64, requires_grad=True) for n in (24, 5, 5)]
+    expected = scaled_dot_product_attention(*inputs)
+    actual = scaled_dot_product_attention(*MODULE._spread(*inputs, 4)).reshape(expected.shape)
+    torch.testing.assert_close(actual, expected)
+    seed = torch.randn_like(expected)
+    grads = (torch.autograd.grad(out, inputs, seed) for out in (actual, expected))
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('rank', [0, 49])
+def test_on_a_gpu_few_keys_and_many_queries(rank: int, dtype: torch.dtype) -> None:
+    """At a detector's sizes; compared with the same in fp64 on the CPU."""
+    shapes = [(1, 2, 4096, 64), (1, 2, 200, 64), (1, 2, 200, 64), (2, 4096, rank), (200, rank)]
+    exact = [torch.randn(s, dtype=torch.float64).to(dtype).double() for s in shapes]
+    inputs = [x.to('cuda', dtype).requires_grad_() for x in exact[: 5 if rank else 3]]
+    exact = [x.requires_grad_() for x in exact[: len(inputs)]]
+    assert MODULE._splits(*inputs[:2]) == 4
+    compute = low_rank_biased_attention if rank else attention
+    results = [
+        (out := compute(*given), *torch.autograd.grad(out.sum(), given[:3]))
+        for given in (exact, inputs)
+    ]
+    eps = (32 if dtype == torch.float32 else 4) * torch.finfo(dtype).eps
+    for e, a in zip(*results, strict=True):
+        assert (a.double().cpu() - e).abs().max() < eps * e.abs().max()
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

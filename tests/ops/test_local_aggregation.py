@@ -305,42 +305,6 @@ def test_the_kernels_equal_the_reference_at_the_sizes_of_cotnet(size: tuple[int,
         check_against_the_reference(None, case, *inputs)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('size', [(64, 56), (128, 28), (256, 14), (512, 7)], ids=str)
-def test_the_kernels_reach_their_share_of_a_copys_bandwidth(
-    size: tuple[int, int], dtype: torch.dtype
-) -> None:
-    from triton.testing import do_bench
-
-    channels, side = size
-    case: Case = (256, channels, side, side), channels // 8, 3
-    value, weight = (x.detach() for x in make_inputs(case, 'channels_last', 'cuda', dtype))
-    weight = weight.contiguous()  # as GroupNorm gives it
-    # Each element is read or written once: value, weight, output; backward also their gradients.
-    moved = 2 * value.numel() + weight.numel()
-    steps: list[tuple[str, Callable[[], object], int, float]] = [
-        ('forward', lambda: local_aggregation(value, weight), moved, 0.7),
-        (
-            'backward',
-            lambda: MODULE._op_backward(value, value, weight, 3, 'triton'),
-            moved + value.numel() + weight.numel(),
-            0.5,
-        ),
-    ]
-    for step, run, elements, goal in steps:
-        source = torch.empty(elements // 2, device='cuda', dtype=dtype)
-        target = torch.empty_like(source)
-        milliseconds = do_bench(run, return_mode='median')
-        copy = do_bench(lambda a=source, b=target: b.copy_(a), return_mode='median')
-        share = copy / milliseconds
-        speed = elements * value.itemsize / milliseconds / 1e6
-        print(
-            f'{step} {channels} x {side} x {side}, {dtype}: {speed:.0f} GB/s, {share:.2f} of a copy'
-        )
-        assert share >= goal
-
-
 @pytest.mark.skipif(not MODULE._TRITON, reason='needs Triton')
 def test_the_kernels_equal_the_reference_in_tritons_interpreter() -> None:
     env = dict(os.environ, TRITON_INTERPRET='1')

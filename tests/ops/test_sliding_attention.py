@@ -104,9 +104,11 @@ def test_on_a_gpu_tiles_equal_the_reference(dtype: torch.dtype) -> None:
     for inputs, impl in ((exact, 'reference'), (qkv, 'tiles')):
         out = sliding_attention(*inputs, stride=2, impl=impl)
         results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    # The fused kernel emulates products in fp32 by some in TF32.
+    eps = (32 if dtype == torch.float32 else 8) * torch.finfo(dtype).eps
     for expected, actual in zip(*results, strict=True):
         error = (actual.double() - expected).abs().max() / expected.abs().max()
-        assert float(error) < 8 * torch.finfo(dtype).eps
+        assert float(error) < eps
 
 
 @pytest.mark.gpu
