@@ -1,8 +1,9 @@
 """Make the environment that mmcontnet's scripts and tests run in, and print its interpreter.
 
-If the Python that runs this (3.10 to 3.12) has all packages, it is used as it is. Else `.venv` in
-the repository is created, updated or repaired. Progress and errors go to stderr. mmcv's operators
-are compiled for the installed torch, once: the wheel is kept in `~/.cache/mmcontnet/wheels`.
+If the Python that runs this (3.10 to 3.12) has all packages, it is used as it is. Else it is that of
+`.venv` in the repository, which is made, and made anew if it is not complete, or not what the
+requirements say. Progress and errors go to stderr. mmcv's operators are compiled for the installed
+torch, once: the wheel is kept in `~/.cache/mmcontnet/wheels`.
 
 A complete environment is stamped with the repository's path, a digest of the requirements and
 torch's version. One without a stamp is made anew, so a set-up may be killed at any time.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,34 +27,36 @@ import tempfile
 import time
 from pathlib import Path
 
-MODULES = ['torch', 'torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']
+MODULES = ['torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']  # and torch
 DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy', 'onnxruntime', 'onnxscript']
 DEV_MODULES += ['cityscapesscripts', 'modelindex']
-UPSTREAM_MODULES = ['torch', 'mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
+UPSTREAM_MODULES = ['mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
 GB_PER_JOB = 1.5  # that a compiler takes for mmcv's larger files
 
+HINTS = {  # by what a failed command says somewhere
+    'no space left|quota exceeded': f'(the disk is full: {NEEDED_GB} GB are needed)',
+    'connection|name resolution|dns error|failed to fetch|unreachable|timed out': '(no network?)',
+}
+
 # torch's answer about GPUs, and FORCE_CUDA, also decide what mmcv's setup.py compiles.
 PROBE = """
-import importlib.util, json, os, sys
-facts = {'problems': {}, 'torch': '', 'device': 'cpu'}
-for name in sys.argv[1:]:
-    try:
-        if name == 'torch':
-            import torch
-            facts['torch'] = torch.__version__
-            if torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1':
-                facts['device'] = 'cuda'
-        elif name == 'mmcv._ext':
-            from mmcv import _ext
-            if facts['device'] == 'cuda' and _ext.get_compiling_cuda_version() == 'not available':
-                raise ImportError('compiled without CUDA, but torch sees a GPU')
-        elif not importlib.util.find_spec(name):
+import importlib.util, os, sys
+name = 'torch'
+try:
+    import torch
+    cuda = torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'
+    print(torch.__version__, 'cuda' if cuda else 'cpu')
+    for name in sys.argv[1:]:
+        if not importlib.util.find_spec(name.partition('.')[0]):
             raise ImportError('not installed')
-    except BaseException as error:  # a broken binary may raise anything
-        facts['problems'][name] = str(error).partition('\\n')[0] or type(error).__name__
-print(json.dumps(facts))
+        if name == 'mmcv._ext':
+            from mmcv import _ext
+            if cuda and _ext.get_compiling_cuda_version() == 'not available':
+                raise ImportError('compiled without CUDA, but torch sees a GPU')
+except BaseException as error:  # a broken binary may raise anything
+    sys.exit(f'{name} cannot be used: ' + (str(error) or type(error).__name__).splitlines()[0])
 """
 
 
@@ -67,22 +69,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def first_error(output: str, folder: Path) -> str:
+def first_error(output: str) -> str:
     """The first error in what a failed command printed, and what may be behind it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ['no message']
     pattern = r'(?i)^(?!warning).*error\b.*: (?!subprocess)|not created'
     line = next((line for line in lines if re.search(pattern, line)), lines[-1])[:200]
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < 0.1 or re.search(r'(?i)no space left|quota exceeded', output):
-        return f'the disk is full ({free:.1f} GB free, {NEEDED_GB} GB needed): {line}'
-    network = r'(?i)connection|name resolution|dns error|failed to fetch|unreachable|timed out'
-    return line + ' (no network?)' * bool(re.search(network, output))
+    hints = [hint for words, hint in HINTS.items() if re.search(words, output, re.IGNORECASE)]
+    return ' '.join([line, *hints[:1]])
 
 
 def check_compiler(device: str) -> None:
     """Name what compiling mmcv would lack."""
     nvcc = Path(os.environ.get('CUDA_HOME') or '/usr/local/cuda', 'bin', 'nvcc').exists()
-    needed = {
+    found = {
         'C++ compiler: install g++': shutil.which(os.environ.get('CXX') or 'c++'),
         "Python.h: install Python's headers (python3-dev on Debian)": Path(
             sysconfig.get_path('include'), 'Python.h'
@@ -90,9 +89,8 @@ def check_compiler(device: str) -> None:
         'nvcc for the GPU: install the CUDA toolkit and set CUDA_HOME, or do without CUDA '
         'operators by MMCONTNET_CPU_ONLY=1': device == 'cpu' or nvcc or shutil.which('nvcc'),
     }
-    for what, found in needed.items():
-        if not found:
-            raise SetupError(f'cannot compile mmcv: there is no {what}')
+    if missing := [what for what, there in found.items() if not there]:
+        raise SetupError(f'cannot compile mmcv: there is no {missing[0]}')
 
 
 class Environment:
@@ -113,55 +111,52 @@ class Environment:
         self.lock = (root / f'{self.venv.name}.lock').open('a')
         self.requirements = root / 'requirements' / ('upstream.txt' if upstream else 'setup.txt')
         self.mmcv_txt = self.requirements.with_name('mmcv.txt')
-        pins = self.requirements.read_bytes() + self.mmcv_txt.read_bytes()
-        self.digest = hashlib.sha256(pins).hexdigest()
         self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
         if os.environ.get('MMCONTNET_CPU_ONLY') == '1':
             self.env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
 
-    def probe(self, modules: list[str], python: str = '') -> tuple[str, dict]:
-        """Look for modules; return a line on the first problem, and torch's version and device."""
+    def probe(self, modules: list[str], python: str = '') -> tuple[str, str, str]:
+        """Look for torch and modules; return what is wrong in a line, torch's version and device."""
         command = [python or str(self.python), '-c', PROBE, *modules]
         try:
-            output = subprocess.run(command, env=self.env, capture_output=True, text=True).stdout
-            facts = json.loads(output.splitlines()[-1])
-        except (OSError, IndexError, ValueError):  # binaries of two torch versions crash Python
-            return f'{command[0]} crashes or does not start', {'torch': ''}
-        for name, why in facts['problems'].items():
-            return f'{name} cannot be used: {why}', facts
-        return '', facts
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        except OSError:
+            return f'{command[0]} does not start', '', ''
+        torch, device = [*done.stdout.split(), '', ''][:2]
+        problem = f'{command[0]} crashes'  # as with binaries of two versions of torch
+        if done.returncode in (0, 1):
+            problem = ''.join(done.stderr.splitlines()[-1:]) if done.returncode else ''
+        return problem, torch, device
 
     def ensure(self) -> None:
-        """Do what is missing, so that `self.python` has all packages."""
+        """Make `self.python` have all packages of the requirements, unless it has."""
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say('another set-up of this repository is at work: waiting for its end')
             fcntl.flock(self.lock, fcntl.LOCK_EX)
         started = time.monotonic()
-        stamp = self.stamp.read_text() if self.stamp.exists() else ''
-        root, digest, torch = [*stamp.split('\n'), '', ''][:3]
-        anew = root != str(self.root)
-        if not anew:
-            problem, facts = self.probe(self.modules)
-            if not problem and (digest, torch) == (self.digest, facts['torch']):
+        problem, torch, _ = self.probe(self.modules)
+        if self.stamp.exists():
+            if not problem and self.stamp.read_text() == self.state(torch):
                 return
-            changed = 'the requirements have' if digest != self.digest else 'torch has'
-            say(problem or f'{changed} changed')
-            anew = bool(problem) and not problem.startswith('mmcv._ext')
+            say(problem or 'the requirements, torch or the place of the repository have changed')
             self.stamp.unlink()
-        if anew:
-            self.make_venv()
-        if anew or digest != self.digest:
-            self.install_requirements()
+        self.make_venv()
+        self.install_requirements()
         if not self.upstream:
             self.install_mmcv()
             self.pip('mmcontnet', '--no-build-isolation', '-e', self.root)
-        problem, facts = self.probe(self.modules)
+        problem, torch, _ = self.probe(self.modules)
         if problem:
             raise SetupError(f'{self.venv} is made, but {problem}')
-        self.stamp.write_text(f'{self.root}\n{self.digest}\n{facts["torch"]}')
+        self.stamp.write_text(self.state(torch))
         say(f'{self.venv} is ready ({time.monotonic() - started:.0f} s)')
+
+    def state(self, torch: str) -> str:
+        """What a complete environment is stamped with."""
+        pins = self.requirements.read_bytes() + self.mmcv_txt.read_bytes()
+        return f'{self.root}\n{hashlib.sha256(pins).hexdigest()}\n{torch}'
 
     def make_venv(self) -> None:
         """Make an empty environment in the place of what we left there."""
@@ -201,27 +196,22 @@ class Environment:
             self.pip(what, '-r', self.requirements)
 
     def install_mmcv(self) -> None:
-        """Install the wheel kept for this torch; compile it if there is none that works."""
-        problem, facts = self.probe(['torch'])
+        """Install the wheel kept for this torch, which is compiled if there is none that works."""
+        problem, torch, device = self.probe([])
         if problem:
             raise SetupError(problem)
         version = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         tag = 'cp{}{}'.format(*sys.version_info)
-        kept = WHEELS / f'mmcv-{version}-torch{facts["torch"]}-{tag}-{facts["device"]}'
-        for is_kept in (any(kept.glob('*.whl')), False):
-            if not is_kept:
-                check_compiler(facts['device'])
-                self.compile_mmcv(kept)
-            self.pip('mmcv', '--no-index', '--force-reinstall', *kept.glob('*.whl'))
-            problem, _ = self.probe(['torch', 'mmcv._ext'])
+        kept = WHEELS / f'mmcv-{version}-torch{torch}-{tag}-{device}'
+        install = ['--no-index', '--force-reinstall']
+        if kept.exists():
+            self.pip('mmcv', *install, *kept.glob('*.whl'))
+            problem, *_ = self.probe(['mmcv._ext'])
             if not problem:
                 return
             say(f'{problem}: deleting {kept}')
             shutil.rmtree(kept)
-        raise SetupError(f'mmcv was compiled, but {problem}')
-
-    def compile_mmcv(self, kept: Path) -> None:
-        """Compile mmcv from its sdist, and move the complete wheel to the folder `kept`."""
+        check_compiler(device)
         say(f'compiling {kept.name}: takes 5 to 10 minutes on two cores, once')
         memory = re.findall(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())[0]
         jobs = min(len(os.sched_getaffinity(0)), int(int(memory) / 1e6 / GB_PER_JOB)) or 1
@@ -235,6 +225,7 @@ class Environment:
             self.run('compiling mmcv', self.python, '-m', 'pip', *wheel, env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
+        self.pip('mmcv', *install, *kept.glob('*.whl'))
 
     def pip(self, what: str, *options: object) -> None:
         """Install with pip, without what a package depends on."""
@@ -264,7 +255,7 @@ class Environment:
                     process.wait()
             log.seek(begin)
             if process.returncode:
-                reason = first_error(log.read(), self.venv)
+                reason = first_error(log.read())
                 raise SetupError(f'{what} failed: {reason} (log: {self.log})')
 
 
@@ -276,10 +267,10 @@ def interpreter(dev: bool, upstream: bool) -> str:
     environment = Environment(Path(__file__).resolve().parent.parent, modules, upstream)
     ours = Path(sys.prefix) == environment.venv and environment.log.exists()
     if not upstream and not ours:
-        problem, facts = environment.probe(modules, sys.executable)
+        problem, torch, _ = environment.probe(modules, sys.executable)
         if not problem:
             return sys.executable
-        if facts['torch']:
+        if torch:
             say(f'{sys.executable} is not used: {problem}')
     environment.ensure()
     return str(environment.python)
@@ -298,7 +289,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('setup_env: interrupted; start again to go on')
     except OSError as error:
-        sys.exit(f'setup_env: {first_error(str(error), Path(__file__).parent)}')
+        sys.exit(f'setup_env: {first_error(str(error))}')
 
 
 if __name__ == '__main__':
