@@ -61,7 +61,8 @@ def main() -> None:
             rows.append([m.layer, keys, f'{distance:.0f} px'])
         content = dict(image=str(args.image), pixel=[x, y], size=image.size, layers=layers)
         report.write_json(args.out.with_suffix('.json'), content)
-    print(report.markdown_table(['layer', 'keys', 'mean distance'], rows), args.out, sep='\n')
+    report.print_table(['layer', 'keys', 'mean distance'], rows)
+    print(args.out)
 
 
 if __name__ == '__main__':

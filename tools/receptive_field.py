@@ -116,7 +116,8 @@ def main() -> None:
         radii = (f'{radius:.0f} px' for radius in r['radii'].values())
         rows.append([r['network'], str(r['stage']), f'{r["stride"]:g}', *radii])
     header = ['network', 'stage', 'stride', *(f'{part:.0%} within' for part in PARTS)]
-    print(report.markdown_table(header, rows), args.out, sep='\n')
+    report.print_table(header, rows)
+    print(args.out)
 
 
 if __name__ == '__main__':

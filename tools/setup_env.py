@@ -1,9 +1,9 @@
 """Make the environment that mmcontnet's scripts and tests run in, and print its interpreter.
 
-If the Python that runs this (3.10 to 3.12) has all packages, it is used as it is. Else it is that of
-`.venv` in the repository, which is made, and made anew if it is not complete, or not what the
-requirements say. Progress and errors go to stderr. mmcv's operators are compiled for the installed
-torch, once: the wheel is kept in `~/.cache/mmcontnet/wheels`.
+If the Python that runs this (3.10 to 3.12) has all packages, it is used as it is. Else `.venv` in
+the repository is, which is made if it is not there, not whole, or not what the requirements say.
+Progress and errors go to stderr. mmcv's operators are compiled for the installed torch, once: the
+wheel is kept in `~/.cache/mmcontnet/wheels`.
 
 A complete environment is stamped with the repository's path, a digest of the requirements and
 torch's version. One without a stamp is made anew, so a set-up may be killed at any time.
@@ -116,7 +116,7 @@ class Environment:
             self.env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
 
     def probe(self, modules: list[str], python: str = '') -> tuple[str, str, str]:
-        """Look for torch and modules; return what is wrong in a line, torch's version and device."""
+        """Look for torch and modules: return what is wrong, torch's version and its device."""
         command = [python or str(self.python), '-c', PROBE, *modules]
         try:
             done = subprocess.run(command, env=self.env, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.logging import MMLogger
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
 
@@ -71,22 +74,18 @@ def quiet_tool(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table that can also be read as it is; numbers are right-aligned.
-
-    Args:
-        header: Titles of the columns.
-        rows: Cells; the first column is text.
-    """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return f'| {" | ".join([first, *rest])} |'
-
-    rule = f'|{"-" * (widths[0] + 2)}|' + ''.join(f'{"-" * (w + 1)}:|' for w in widths[1:])
-    return '\n'.join([line(header), rule, *map(line, rows)])
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a Markdown table that can also be read as it is; the first column is text."""
+    table = Table(*header, box=box.MARKDOWN)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for row in rows:
+        table.add_row(*row)
+    # As wide as it is, with nothing in a cell taken for markup.
+    console = Console(width=1000, markup=False, emoji=False, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get().strip())
 
 
 def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:

@@ -69,9 +69,6 @@ def test_mistakes_are_one_line(
     write_segmenter(image.parent)
     write_backbone('resnet.py', type='ResNet', depth=18)
     before = sorted(image.parent.iterdir())
-    # benchmark.py would start itself anew with these.
-    monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '1')
-    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '2')
     tool, *arguments = command.split()
     status = run_tool(monkeypatch, tool, *arguments)
     # argparse prints its line itself.
