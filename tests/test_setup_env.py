@@ -20,7 +20,7 @@ STEPS = ['-m venv', 'setup.txt', 'pip wheel', 'mmcv.whl', ' -e ']
 class Environment(setup_env.Environment):
     """Keeps in a file which torch "is installed", and for which mmcv was built."""
 
-    def run(self, what: str, *command: object, env: dict | None = None) -> None:
+    def run(self, *command: object, env: dict | None = None) -> None:
         text = ' '.join(map(str, command))
         self.calls.append(text)
         torch, mmcv = self.installed
@@ -114,21 +114,6 @@ def test_what_compiling_lacks_is_told(root: Path, monkeypatch: pytest.MonkeyPatc
         setup_env.check_compiler('cpu')
 
 
-@pytest.mark.parametrize(
-    ('printed', 'told'),
-    [
-        ('error: Failed to fetch: `https://x/torch`\n  dns error', 'fetch.*no network'),
-        ('WARNING: Retry: NewConnectionError: x\nERROR: None found: torch', '^ERROR.*no network'),
-        ('OSError: [Errno 28] No space left on device', 'No space left.*the disk is full'),
-        ('error: subprocess-exited-with-error\nc++: fatal error: Killed signal\nbye', 'Killed'),
-        ('many lines\nERROR: something new\nbye', '^ERROR: something new$'),
-    ],
-)
-def test_a_failure_is_explained_in_one_line(printed: str, told: str) -> None:
-    (line,) = setup_env.first_error(printed).splitlines()
-    assert setup_env.re.search(told, line)
-
-
 def test_modules_that_fail_or_crash_are_told(root: Path) -> None:
     environment = setup_env.Environment(root, [], upstream=False)
     environment.env['PYTHONPATH'] = str(root)
@@ -152,7 +137,7 @@ import signal, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import setup_env
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def interpreter(**options):
     environment = setup_env.Environment(setup_env.Path({str(root)!r}), [], False)
-    environment.make_venv = lambda: environment.run('x', 'sh', '-c', 'sleep 1; echo; sleep 600')
+    environment.make_venv = lambda: environment.run('sh', '-c', 'sleep 1; echo started; sleep 600')
     environment.venv.mkdir()
     environment.ensure()
 setup_env.interpreter, setup_env.WHEELS, sys.argv = interpreter, None, ['setup_env.py']
@@ -164,9 +149,7 @@ setup_env.main()
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         process = subprocess.Popen([sys.executable, '-c', program], env=dict(os.environ), **pipes)
         assert 'waiting for its end' in process.stdout.readline()
-    log = root / '.venv' / 'mmcontnet.log'
-    while not log.exists() or not log.read_text():
-        assert process.poll() is None
+    assert process.stderr.readline() == 'started\n'
     process.send_signal(sent)
     assert process.communicate(timeout=20)[1].endswith('interrupted; start again to go on\n')
     # What still slept would still hold the lock.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -63,13 +64,6 @@ def fetch(package: Package, folder: Path) -> str:
     return '\n'.join(licences)
 
 
-def cut_evenly(start: int, stop: int, longest: int) -> list[tuple[int, int]]:
-    """Cut the range [start, stop) into the fewest equal pieces of at most `longest`."""
-    pieces = math.ceil((stop - start) / longest)
-    ends = [start + (stop - start) * i // pieces for i in range(pieces + 1)]
-    return list(zip(ends, ends[1:], strict=False))
-
-
 def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
     """The tiles of an image, each with 'train' or 'val'; every pixel is in exactly one.
 
@@ -80,9 +74,14 @@ def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
     """
     border = int(height * TRAIN_SHARE)
     for part, start, stop in (('train', 0, border), ('val', border, height)):
-        for top, bottom in cut_evenly(start, stop, longest):
-            for left, right in cut_evenly(0, width, longest):
+        for top, bottom in _cut_evenly(start, stop, longest):
+            for left, right in _cut_evenly(0, width, longest):
                 yield part, (left, top, right, bottom)
+
+
+def _cut_evenly(start: int, stop: int, longest: int) -> Iterator[tuple[int, int]]:
+    pieces = math.ceil((stop - start) / longest)
+    return itertools.pairwise(start + (stop - start) * i // pieces for i in range(pieces + 1))
 
 
 class Coco(dict):

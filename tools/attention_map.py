@@ -53,12 +53,10 @@ def main() -> None:
             plot_attention_maps(image, place, maps, partial)
         layers, rows = [], []
         for m in maps:
-            distance = m.distance(place, image.size)
-            layers.append(
-                dict(layer=m.layer, distance=distance, box=m.box, weights=m.weights.tolist())
-            )
-            keys = f'{m.weights.shape[1]} x {m.weights.shape[2]}'
-            rows.append([m.layer, keys, f'{distance:.0f} px'])
+            distance, keys = m.distance(place, image.size), m.weights.shape[1:]
+            rows.append([m.layer, f'{keys[0]} x {keys[1]}', f'{distance:.0f} px'])
+            weights = m.weights.tolist()
+            layers.append(dict(layer=m.layer, distance=distance, box=m.box, weights=weights))
         content = dict(image=str(args.image), pixel=[x, y], size=image.size, layers=layers)
         report.write_json(args.out.with_suffix('.json'), content)
     report.print_table(['layer', 'keys', 'mean distance'], rows)

@@ -1,11 +1,10 @@
 """Measure throughput and peak memory of networks side by side: forward and training step.
 
 NETWORK is a variant of this project, which stands for its ImageNet classifier (cont_m, cmt_s,
-cotnet50), a model of mmpretrain's (resnet50_8xb32_in1k), a config file, a config that mmdet, mmseg
-or mmpretrain installs (mmdet::retinanet/retinanet_r50_fpn_1x_coco.py), or timm:MODEL if timm is
-installed. Of a classifier the whole network is measured, of a detector or a segmenter the backbone
-and the neck. Weights are random. A training step is forward, backward and SGD with momentum; fp16
-and bf16 are autocast's.
+cotnet50), a model of mmpretrain's (resnet50_8xb32_in1k), a config file, or a config that mmdet,
+mmseg or mmpretrain installs (mmdet::retinanet/retinanet_r50_fpn_1x_coco.py). Of a classifier the
+whole network is measured, of a detector or a segmenter the backbone and the neck. Weights are
+random. A training step is forward, backward and SGD with momentum; fp16 and bf16 are autocast's.
 
 The networks run in turns, and are compared with the first: "speed" above 1 is faster than it. Times
 and speeds are medians, with their quartiles: if those lie far apart, keep the machine quiet, or

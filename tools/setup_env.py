@@ -35,11 +35,6 @@ NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
 GB_PER_JOB = 1.5  # that a compiler takes for mmcv's larger files
 
-HINTS = {  # by what a failed command says somewhere
-    'no space left|quota exceeded': f'(the disk is full: {NEEDED_GB} GB are needed)',
-    'connection|name resolution|dns error|failed to fetch|unreachable|timed out': '(no network?)',
-}
-
 # torch's answer about GPUs, and FORCE_CUDA, also decide what mmcv's setup.py compiles.
 PROBE = """
 import importlib.util, os, sys
@@ -67,15 +62,6 @@ class SetupError(Exception):
 def say(text: str) -> None:
     """Tell the user; stdout is for the interpreter's path."""
     print(text, file=sys.stderr, flush=True)
-
-
-def first_error(output: str) -> str:
-    """The first error in what a failed command printed, and what may be behind it."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or ['no message']
-    pattern = r'(?i)^(?!warning).*error\b.*: (?!subprocess)|not created'
-    line = next((line for line in lines if re.search(pattern, line)), lines[-1])[:200]
-    hints = [hint for words, hint in HINTS.items() if re.search(words, output, re.IGNORECASE)]
-    return ' '.join([line, *hints[:1]])
 
 
 def check_compiler(device: str) -> None:
@@ -106,8 +92,7 @@ class Environment:
         self.root, self.modules, self.upstream = root, modules, upstream
         self.venv = root / ('.venv-upstream' if upstream else '.venv')
         self.python = self.venv / 'bin' / 'python'
-        self.log = self.venv / 'mmcontnet.log'  # says that the folder is ours
-        self.stamp = self.venv / 'mmcontnet.stamp'
+        self.stamp = self.venv / 'mmcontnet.stamp'  # also says that the folder is ours
         self.lock = (root / f'{self.venv.name}.lock').open('a')
         self.requirements = root / 'requirements' / ('upstream.txt' if upstream else 'setup.txt')
         self.mmcv_txt = self.requirements.with_name('mmcv.txt')
@@ -141,12 +126,11 @@ class Environment:
             if not problem and self.stamp.read_text() == self.state(torch):
                 return
             say(problem or 'the requirements, torch or the place of the repository have changed')
-            self.stamp.unlink()
         self.make_venv()
         self.install_requirements()
         if not self.upstream:
             self.install_mmcv()
-            self.pip('mmcontnet', '--no-build-isolation', '-e', self.root)
+            self.pip('--no-build-isolation', '-e', self.root)
         problem, torch, _ = self.probe(self.modules)
         if problem:
             raise SetupError(f'{self.venv} is made, but {problem}')
@@ -162,38 +146,37 @@ class Environment:
         """Make an empty environment in the place of what we left there."""
         base = getattr(sys, '_base_executable', sys.executable)  # it must not rest on itself
         self.venv.mkdir(exist_ok=True)
-        if any(self.venv.iterdir()) and not self.log.exists():
+        if any(self.venv.iterdir()) and not self.stamp.exists():
             raise SetupError(
                 f'{self.venv} was not made by this script: move it away, or, if it has all that '
                 'mmcontnet needs, activate it'
             )
         say(f'making {self.venv} with {base}')
-        self.log.touch()
+        self.stamp.write_text('')
         for path in self.venv.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path != self.log:
+            elif path != self.stamp:
                 path.unlink()
         if (free := shutil.disk_usage(self.venv).free / 1e9) < NEEDED_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {NEEDED_GB} GB needed')
         if not self.upstream and not any(WHEELS.glob('*/*.whl')):
             check_compiler('cpu')  # before the long work
-        self.run('making an empty environment', base, '-m', 'venv', self.venv)
+        self.run(base, '-m', 'venv', self.venv)
 
     def install_requirements(self) -> None:
         """Install all but mmcv; with uv, which takes a tenth of pip's time, if it can be had."""
-        what = 'PyTorch and OpenMMLab'
-        say(f'installing {what}')
+        say('installing PyTorch and OpenMMLab: takes some minutes')
         try:
             if not (uv := shutil.which('uv')):
-                self.pip('uv', '--retries', '1', 'uv')
+                self.pip('--retries', '1', 'uv')
                 uv = str(self.python.with_name('uv'))
             options = ['--python', self.python, '--no-deps', '-r', self.requirements]
-            self.run(f'installing {what}', uv, 'pip', 'install', *options)
+            self.run(uv, 'pip', 'install', '-q', *options)
         except SetupError as error:
             say(f'{error}; trying pip')
             self.make_venv()  # uv may have left a package half installed
-            self.pip(what, '-r', self.requirements)
+            self.pip('-r', self.requirements)
 
     def install_mmcv(self) -> None:
         """Install the wheel kept for this torch, which is compiled if there is none that works."""
@@ -205,7 +188,7 @@ class Environment:
         kept = WHEELS / f'mmcv-{version}-torch{torch}-{tag}-{device}'
         install = ['--no-index', '--force-reinstall']
         if kept.exists():
-            self.pip('mmcv', *install, *kept.glob('*.whl'))
+            self.pip(*install, *kept.glob('*.whl'))
             problem, *_ = self.probe(['mmcv._ext'])
             if not problem:
                 return
@@ -222,41 +205,30 @@ class Environment:
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
         with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
             wheel = ['wheel', *options, '-r', self.mmcv_txt, '-w', Path(folder, 'wheel')]
-            self.run('compiling mmcv', self.python, '-m', 'pip', *wheel, env=env)
+            self.run(self.python, '-m', 'pip', *wheel, env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
-        self.pip('mmcv', *install, *kept.glob('*.whl'))
+        self.pip(*install, *kept.glob('*.whl'))
 
-    def pip(self, what: str, *options: object) -> None:
+    def pip(self, *options: object) -> None:
         """Install with pip, without what a package depends on."""
-        command = [self.python, '-m', 'pip', 'install', '--no-deps', *options]
-        self.run(f'installing {what}', *command)
+        self.run(self.python, '-m', 'pip', 'install', '-q', '--no-deps', *options)
 
-    def run(self, what: str, *command: object, env: dict[str, str] | None = None) -> None:
-        """Run a command into the log, saying every 20 seconds that it is alive."""
-        started = time.monotonic()
-        with self.log.open('a+') as log:
-            begin = log.tell()
-            # Its own session, to stop with it what it starts. It inherits the lock: if we are
-            # killed, the next set-up waits for its end.
-            pipes = {'stdin': subprocess.DEVNULL, 'stdout': log, 'stderr': log}
-            options = {'start_new_session': True, 'pass_fds': [self.lock.fileno()]}
-            arguments = list(map(str, command))
-            process = subprocess.Popen(arguments, env=env or self.env, **pipes, **options)
+    def run(self, *command: object, env: dict[str, str] | None = None) -> None:
+        """Run a command, which says itself what goes wrong."""
+        # Its own session, to stop with it what it starts. It inherits the lock: if we are killed,
+        # the next set-up waits for its end.
+        options = {'start_new_session': True, 'pass_fds': [self.lock.fileno()]}
+        pipes = {'stdin': subprocess.DEVNULL, 'stdout': sys.stderr}
+        words = list(map(str, command))
+        with subprocess.Popen(words, env=env or self.env, **pipes, **options) as process:
             try:
-                while process.poll() is None:
-                    try:
-                        process.wait(20)
-                    except subprocess.TimeoutExpired:
-                        say(f'  {what}: {time.monotonic() - started:.0f} s')
-            finally:
-                if process.poll() is None:  # we were interrupted
-                    os.killpg(process.pid, signal.SIGTERM)
-                    process.wait()
-            log.seek(begin)
-            if process.returncode:
-                reason = first_error(log.read())
-                raise SetupError(f'{what} failed: {reason} (log: {self.log})')
+                process.wait()
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+        if process.returncode:
+            raise SetupError(f'failed, for the reason above: {" ".join(words)[:200]}')
 
 
 def interpreter(dev: bool, upstream: bool) -> str:
@@ -265,7 +237,7 @@ def interpreter(dev: bool, upstream: bool) -> str:
         raise SetupError(f'mmcontnet needs Python 3.10, 3.11 or 3.12, not {sys.version.split()[0]}')
     modules = UPSTREAM_MODULES if upstream else MODULES + DEV_MODULES * dev
     environment = Environment(Path(__file__).resolve().parent.parent, modules, upstream)
-    ours = Path(sys.prefix) == environment.venv and environment.log.exists()
+    ours = Path(sys.prefix) == environment.venv and environment.stamp.exists()
     if not upstream and not ours:
         problem, torch, _ = environment.probe(modules, sys.executable)
         if not problem:
@@ -284,12 +256,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print(interpreter(**vars(parser.parse_args())))
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         sys.exit(f'setup_env: {error}')
     except KeyboardInterrupt:
         sys.exit('setup_env: interrupted; start again to go on')
-    except OSError as error:
-        sys.exit(f'setup_env: {first_error(str(error))}')
 
 
 if __name__ == '__main__':

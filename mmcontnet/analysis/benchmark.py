@@ -22,6 +22,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -103,11 +104,7 @@ class Stepper:
 
     def time(self, step: str, steps: int = 1) -> float:
         """Run a step several times and return the seconds that one took."""
-        run: Callable[[], None] = getattr(self, step)
-        start = timer()
-        for _ in range(steps):
-            run()
-        return (timer() - start) / steps
+        return timeit(getattr(self, step), timer=timer, number=steps) / steps
 
 
 def measure_times(
