@@ -131,22 +131,6 @@ def test_every_fifth_digit_of_a_class_is_for_validation(tmp_path: Path) -> None:
         assert (np.asarray(Image.open(path)) == pixels).all()
 
 
-@pytest.mark.parametrize(
-    ('box', 'clipped'),
-    [
-        ((110, 220, 130, 250), (10, 20, 30, 50)),
-        ((90, 220, 130, 250), (0, 20, 30, 50)),
-        ((190, 290, 240, 340), None),  # a twenty-fifth of it
-        ((0, 0, 50, 50), None),
-        ((200, 200, 220, 220), None),  # touches the tile from outside
-    ],
-)
-def test_boxes_are_clipped_to_the_tile_and_small_remnants_dropped(
-    box: tuple, clipped: tuple | None
-) -> None:
-    assert crowns.clip(box, (100, 200, 200, 300)) == clipped
-
-
 def test_tree_crowns_are_valid_coco_with_the_pixels_of_the_photograph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,7 +123,7 @@ def write(source: Path, folder: Path) -> None:
         for kind, pixels in masks.items():
             save(pixels, city / 'gtFine' / part / 'nuclei' / f'{stem}_gtFine_{kind}.png')
         coco = parts[part]
-        coco.add_image(file_name=f'{stem}.png', width=picture.width, height=picture.height)
+        coco.add_image(height=ids.shape[0], width=ids.shape[1], file_name=f'{stem}.png')
         for number in np.unique(ids[ids >= 1000 * CAR]):
             mask = coco_mask.encode(np.asfortranarray(ids == number, np.uint8))
             bbox, area = coco_mask.toBbox(mask).tolist(), int(coco_mask.area(mask))

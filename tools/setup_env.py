@@ -97,6 +97,7 @@ class Environment:
         self.requirements = root / 'requirements' / ('upstream.txt' if upstream else 'setup.txt')
         self.mmcv_txt = self.requirements.with_name('mmcv.txt')
         self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
+        self.env['PYTHONWARNINGS'] = 'ignore'  # setuptools has a long one for editable installs
         if os.environ.get('MMCONTNET_CPU_ONLY') == '1':
             self.env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
 

@@ -170,25 +170,20 @@ def plot_attention_maps(
     columns = min(4, len(maps))
     rows = -(-len(maps) // columns)
     width, height = image.size
-    figure = Figure(
-        figsize=(2.9 * columns, (2.9 * height / width + 0.3) * rows), layout='constrained'
-    )
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    grey = image.convert('L')
-    for axes, attention in zip(panels, maps, strict=False):
+    size = (2.9 * columns, (2.9 * height / width + 0.3) * rows)
+    panels = Figure(size, layout='constrained').subplots(rows, columns, squeeze=False)
+    for axes, attention in zip(panels.flatten(), maps, strict=False):
         weights = attention.weights.mean(0)
-        left, top, right, bottom = attention.box
-        box = (left * width, right * width, bottom * height, top * height)
-        axes.imshow(grey, cmap='gray', vmin=0, vmax=320, extent=(0, width, height, 0))
-        axes.imshow(weights / weights.max(), cmap='inferno', vmin=0, vmax=1, alpha=0.75, extent=box)
-        frame = Rectangle(
-            (box[0], box[3]), box[1] - box[0], box[2] - box[3], fill=False, color='white'
-        )
-        axes.add_patch(frame)
+        sides = zip(attention.box, (width, height) * 2, strict=True)
+        left, top, right, bottom = (part * side for part, side in sides)
+        axes.imshow(image.convert('L'), 'gray', vmin=0, vmax=320, extent=(0, width, height, 0))
+        extent = (left, right, bottom, top)
+        axes.imshow(weights / weights.max(), 'inferno', vmin=0, alpha=0.75, extent=extent)
+        frame = (left, top), right - left, bottom - top
+        axes.add_patch(Rectangle(*frame, fill=False, color='white'))
         axes.plot(place[0] * width, place[1] * height, '+', color='#33e0ff', markersize=9)
-        size = ' x '.join(map(str, weights.shape))
-        axes.set_title(f'{attention.layer}, {size}', fontsize=9)
-    for axes in panels:
+        axes.set_title(f'{attention.layer}, {weights.shape[0]} x {weights.shape[1]}', fontsize=9)
+    for axes in panels.flatten():
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.axis('off')
-    figure.savefig(picture, dpi=110)
+    panels[0, 0].figure.savefig(picture, dpi=110)

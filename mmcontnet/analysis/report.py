@@ -64,14 +64,9 @@ def check_device(device: str | None) -> str:
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
     """Run a tool: users' mistakes end it with one line, and mmengine logs errors only."""
-    logger = MMLogger.get_current_instance()  # it tells of every change of scope
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with exit_on_user_error(name):
-            yield
-    finally:
-        logger.setLevel(level)
+    MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
+    with exit_on_user_error(name):
+        yield
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
