@@ -692,7 +692,6 @@ TOOLS = {
     'train.py load_from': ('CONFIG', '--cfg-options', 'load_from=bad.pth'),
     'train.py init_cfg': ('CONFIG',),
     'demo.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'out.png'),
-    'attention_map.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'o.png'),
     'receptive_field.py': ('CONFIG=bad.pth', '--images', 'image.png', '--out', 'out.png'),
     'export_onnx.py': ('CONFIG', 'bad.pth', '--shape', '64', '64', '--out', 'out.onnx'),
 }
