@@ -152,8 +152,4 @@ def command_line(
         sys.exit('interrupted; nothing is left behind')
     print(f'{folder}: {"made" if made else "already there"}')
     for part in ('train', 'val'):
-        text = f'{len(list((folder / part).rglob("*.png")))} images'
-        if (annotations := folder / 'annotations' / f'{part}.json').exists():
-            coco = json.loads(annotations.read_text())
-            text += f', {len(coco["annotations"])} annotations'
-        print(f'  {part}: {text}')
+        print(f'  {part}: {len(list((folder / part).rglob("*.png")))} images')

@@ -31,6 +31,7 @@ from mmcontnet.analysis.inspection import (
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.receptive_field import (
     PARTS,
+    PICTURES,
     ReceptiveField,
     plot_receptive_fields,
     receptive_fields,
@@ -79,7 +80,7 @@ def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     with report.quiet_tool('receptive_field.py'):
-        report.check_out(args.out, report.PICTURES)
+        report.check_out(args.out, PICTURES)
         size, files = (args.size, args.size), find_images(args.images)
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
         photographs = [ImageOps.fit(open_image(file), size) for file in files[: args.count]]

@@ -139,8 +139,6 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
     model.to('meta').eval().requires_grad_(False)
     modules = dict(model.named_modules())
     parts: defaultdict[str, Cost] = defaultdict(Cost)
-    for name in modules:
-        parts[_part(name)] += Cost()
     for name, parameter in model.named_parameters():
         parts[_part(name)] += Cost(parameter.numel())
     # The plain form of attention: its two products are counted as what they are.

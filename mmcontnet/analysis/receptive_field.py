@@ -27,6 +27,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor, nn
 
+#: What matplotlib can write.
+PICTURES = tuple(f'.{suffix}' for suffix in sorted(Figure().canvas.get_supported_filetypes()))
 #: The parts of the mass whose radii are measured, with the style of their circles in pictures.
 PARTS = {0.5: 'solid', 0.8: 'dashed', 0.95: 'dotted'}
 

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.logging import MMLogger
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
-
-#: What matplotlib can write.
-PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def tool_parser(description: str | None) -> argparse.ArgumentParser:
