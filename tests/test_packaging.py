@@ -83,7 +83,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.utils import get_installed_path
 
 mim = Path(get_installed_path('mmcontnet'), '.mim')
@@ -104,11 +103,7 @@ from mmdet.apis import DetInferencer
 
 config = str(configs / 'retinanet_cont_ti_fpn_1000i_tree_crowns.py')
 detector = DetInferencer(config, device='cpu', show_progress=False)
-boxes = [detector(image)['predictions'][0]['bboxes']]
-torch.save({'state_dict': detector.model.state_dict()}, 'detector.pth')
-detector = DetInferencer(config, 'detector.pth', device='cpu', show_progress=False)
-boxes.append(detector(image)['predictions'][0]['bboxes'])
-result['boxes'] = [len(boxes[0]), boxes[0] == boxes[1]]
+result['boxes'] = len(detector(image)['predictions'][0]['bboxes'])
 
 from mmseg.apis import MMSegInferencer
 
@@ -158,8 +153,7 @@ def test_installed_wheel_serves_the_inferencers_outside_the_repository(
     assert result['version'] == __version__ == wheel.name.split('-')[1]
     assert 'cont_ti_8xb64_in1k' in result['names']
     assert result['classes'] == [1000, 1000]
-    count, same = result['boxes']
-    assert count > 0 and same
+    assert result['boxes'] > 0
     assert result['mask'] == [96, 128]
 
 
