@@ -1,7 +1,8 @@
 """Real data with masks: tools/prepare_nuclei.py."""
 
-import importlib.util
+import importlib
 import json
+import runpy
 from pathlib import Path
 
 import mmdet
@@ -87,15 +88,13 @@ def test_coco_masks_boxes_and_areas_are_those_of_the_pieces(target, part):
 def test_cityscapes_annotations_are_those_of_mmdets_converter(target, part, tmp_path):
     """The converter reads the images alone, so these are as it expects them, too."""
     path = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters/cityscapes.py'
-    spec = importlib.util.spec_from_file_location('cityscapes_converter', path)
-    assert spec and spec.loader
-    converter = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(converter)
-
+    converter = runpy.run_path(str(path))
     root = target / 'cityscapes'
-    files = converter.collect_files(str(root / 'leftImg8bit' / part), str(root / 'gtFine' / part))
-    content = converter.cvt_annotations(
-        converter.collect_annotations(sorted(files)), str(tmp_path / 'converted.json')
+    files = converter['collect_files'](
+        str(root / 'leftImg8bit' / part), str(root / 'gtFine' / part)
+    )
+    content = converter['cvt_annotations'](
+        converter['collect_annotations'](sorted(files)), str(tmp_path / 'converted.json')
     )
     # It counts from 0, which COCO's evaluation does not bear.
     for image in content['images']:
