@@ -32,7 +32,7 @@ from PIL import Image
 from torch import nn
 
 import mmcontnet.checkpoint
-from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
+from mmcontnet.backbones import CMT, ConTNet
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import (
     load_checkpoint,
@@ -692,10 +692,8 @@ TOOLS = {
     'train.py load_from': ('CONFIG', '--cfg-options', 'load_from=bad.pth'),
     'train.py init_cfg': ('CONFIG',),
     'demo.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'out.png'),
-    'attention_map.py': ('image.png', 'CONFIG', 'bad.pth', '--out', 'o.png'),
     'receptive_field.py': ('CONFIG=bad.pth', '--images', 'image.png', '--out', 'out.png'),
     'export_onnx.py': ('CONFIG', 'bad.pth', '--shape', '64', '64', '--out', 'out.onnx'),
-    'path_rates.py': ('bad.pth', '--out', 'out.png'),
 }
 
 
@@ -718,17 +716,6 @@ def test_every_tool_says_it_in_a_line_and_writes_and_runs_nothing(
     assert isinstance(line, str) and '\n' not in line
     assert line.startswith(tool.partition(' ')[0] + ": error: checkpoint 'bad.pth' ")
     assert sorted(os.listdir()) == ['bad.pth', 'image.png', config.name]
-
-
-@pytest.mark.parametrize('rate', [torch.ones(2), torch.tensor(float('nan')), 1.0])
-def test_rates_that_are_no_numbers_are_named(rate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = ResNetACmix(families.RESNET_ACMIX, combine='rates').state_dict()
-    name = next(name for name in state if name.endswith('rate_convolution'))
-    torch.save({'state_dict': {**state, name: rate}}, 'bad.pth')
-    line = run_tool(monkeypatch, 'path_rates.py', 'bad.pth', '--out', 'out.png')
-    assert line.startswith("path_rates.py: error: checkpoint 'bad.pth'")
-    assert name.rpartition('.')[0] in line
-    assert os.listdir() == ['bad.pth']
 
 
 NO_DATA = "data_root 'data/coco/' not found"  # the next check

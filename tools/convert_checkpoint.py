@@ -12,16 +12,14 @@ in a detector's backbone, or as load_from of a classification config.
 
 import argparse
 
-from mmcontnet.errors import UserError, add_traceback_option, exit_on_user_error
+from mmcontnet.analysis.report import tool_parser
+from mmcontnet.errors import UserError, exit_on_user_error
 from mmcontnet.weights import convert_checkpoint
 
 
 def main() -> None:
     """Parse the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_traceback_option(parser)
+    parser = tool_parser(__doc__)
     parser.add_argument('src', help="the authors' checkpoint")
     parser.add_argument('dst', help='file to write')
     parser.add_argument(

@@ -61,7 +61,7 @@ def main() -> None:
             content = dict(image=str(image), predictions=seen)
             report.write_json(file.with_name(f'{file.name}.json'), content)
             rows.append([str(file), describe(seen)])
-    print(report.markdown_table(['picture', 'seen'], rows))
+    report.print_table(['picture', 'seen'], rows)
 
 
 if __name__ == '__main__':

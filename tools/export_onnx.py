@@ -43,7 +43,7 @@ def main() -> None:
         report.write_json(args.out.with_suffix('.json'), dict(**source, **result))
     tensors = [result['input'], *result['outputs']]
     rows = [[tensor['name'], ' x '.join(map(str, tensor['shape']))] for tensor in tensors]
-    print(report.markdown_table(['tensor', 'shape'], rows))
+    report.print_table(['tensor', 'shape'], rows)
     print(
         f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, opset {result["opset"]}, '
         f'largest difference to PyTorch {result["max_error"]:.1e}'

@@ -92,8 +92,8 @@ def how(row: Entry) -> str:
     if 'example' in row:
         return f'`{row["example"]}`, below'
     if 'options' in row:
-        return f'`{shlex.quote(row["options"])}`'
-    return f'`{row["config"]}`' if '::' in row['config'] else 'default'
+        return f'`{shlex.join(row["options"].split())}`'
+    return f'`{row["config"]}`' if '::' in row.get('config', '') else 'default'
 
 
 def paper(key: str) -> Callable[[Entry], str]:

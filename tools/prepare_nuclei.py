@@ -96,22 +96,6 @@ def instance_ids(nuclei: np.ndarray, tile: Box) -> np.ndarray:
     return ids
 
 
-def add(coco: _prepare.Coco, category: int, ids: np.ndarray, **image: str) -> None:
-    """Append a tile and its instances.
-
-    Args:
-        coco: Where.
-        category: Of all instances.
-        ids: The tile's `instance_ids`.
-        image: More to say about the image, such as file_name.
-    """
-    coco.add_image(height=ids.shape[0], width=ids.shape[1], **image)
-    for number in np.unique(ids[ids >= 1000 * CAR]):
-        mask = coco_mask.encode(np.asfortranarray(ids == number, np.uint8))
-        bbox, area = coco_mask.toBbox(mask).tolist(), int(coco_mask.area(mask))
-        coco.add(category, bbox, area, segmentation=dict(mask, counts=mask['counts'].decode()))
-
-
 def save(pixels: np.ndarray | Image.Image, path: Path) -> None:
     """Write an image, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +109,7 @@ def write(source: Path, folder: Path) -> None:
     with Image.open(source / 'mask2d.tif') as file:
         nuclei = np.asarray(file)
     city = folder / 'cityscapes'
-    plain = {part: _prepare.Coco({1: 'nucleus'}) for part in ('train', 'val')}
-    cityscapes = {part: _prepare.Coco(CITYSCAPES_CATEGORIES) for part in plain}
+    parts = {part: _prepare.Coco({1: 'nucleus'}) for part in ('train', 'val')}
     for part, tile in _prepare.tiles(*nuclei.shape[::-1], TILE):
         left, top, right, bottom = tile
         stem = f'nuclei_{top:06d}_{left:06d}'  # as Cityscapes' CITY_SEQUENCE_FRAME
@@ -139,14 +122,23 @@ def write(source: Path, folder: Path) -> None:
         masks = dict(instanceIds=ids, labelIds=labels, labelTrainIds=train_ids)
         for kind, pixels in masks.items():
             save(pixels, city / 'gtFine' / part / 'nuclei' / f'{stem}_gtFine_{kind}.png')
-        add(plain[part], 1, ids, file_name=f'{stem}.png')
-        names = dict(file_name='leftImg8bit', segm_file='gtFine_labelIds')
-        names = {field: f'nuclei/{stem}_{name}.png' for field, name in names.items()}
-        add(cityscapes[part], CAR, ids, **names)
-    for part in plain:
-        plain[part].write(folder / 'annotations' / f'{part}.json')
-        name = f'instancesonly_filtered_gtFine_{part}.json'
-        cityscapes[part].write(city / 'annotations' / name)
+        coco = parts[part]
+        coco.add_image(height=ids.shape[0], width=ids.shape[1], file_name=f'{stem}.png')
+        for number in np.unique(ids[ids >= 1000 * CAR]):
+            mask = coco_mask.encode(np.asfortranarray(ids == number, np.uint8))
+            bbox, area = coco_mask.toBbox(mask).tolist(), int(coco_mask.area(mask))
+            coco.add(1, bbox, area, segmentation=dict(mask, counts=mask['counts'].decode()))
+    for part, coco in parts.items():
+        coco.write(folder / 'annotations' / f'{part}.json')
+        # The same once more as Cityscapes' converter writes it.
+        coco['categories'] = _prepare.Coco(CITYSCAPES_CATEGORIES)['categories']
+        for entry in coco['images']:
+            stem = f'nuclei/{Path(entry["file_name"]).stem}'
+            entry['file_name'] = f'{stem}_leftImg8bit.png'
+            entry['segm_file'] = f'{stem}_gtFine_labelIds.png'
+        for annotation in coco['annotations']:
+            annotation['category_id'] = CAR
+        coco.write(city / f'annotations/instancesonly_filtered_gtFine_{part}.json')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import _prepare
+import numpy as np
 from _prepare import Box
 from PIL import Image
 
@@ -51,24 +52,18 @@ TILE = 400  # longest side of a tile, in pixels
 MIN_VISIBLE = 0.3
 
 
-def read_boxes(path: Path) -> list[Box]:
-    """The boxes of a VOC annotation file."""
-    sides = ('xmin', 'ymin', 'xmax', 'ymax')
-    boxes = []
-    for box in ET.parse(path).getroot().iter('bndbox'):
-        left, top, right, bottom = (int(box.findtext(side, '')) for side in sides)
-        boxes.append((left, top, right, bottom))
-    return boxes
+def read_boxes(path: Path) -> np.ndarray:
+    """The boxes of a VOC annotation file, (N, 4)."""
+    sides, boxes = ('xmin', 'ymin', 'xmax', 'ymax'), ET.parse(path).getroot().iter('bndbox')
+    return np.array([[int(box.findtext(side, '')) for side in sides] for box in boxes])
 
 
-def clip(box: Box, tile: Box) -> Box | None:
-    """The part of `box` in `tile`, in the tile's own pixels; None if too little of it is left."""
-    left, top = max(box[0], tile[0]), max(box[1], tile[1])
-    right, bottom = min(box[2], tile[2]), min(box[3], tile[3])
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    if right <= left or bottom <= top or (right - left) * (bottom - top) < MIN_VISIBLE * area:
-        return None
-    return left - tile[0], top - tile[1], right - tile[0], bottom - tile[1]
+def clip(boxes: np.ndarray, tile: Box) -> np.ndarray:
+    """The parts of boxes in `tile`, in the tile's own pixels, where enough of them is left."""
+    begin, end = tile[:2] * 2, tile[2:] * 2
+    parts = boxes.clip(begin, end)
+    areas, before = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (parts, boxes))
+    return (parts - begin)[areas >= MIN_VISIBLE * before]
 
 
 def write(source: Path, folder: Path) -> None:
@@ -84,7 +79,7 @@ def write(source: Path, folder: Path) -> None:
             photograph.crop(tile).save(folder / part / name)
             coco, (width, height) = parts[part], (tile[2] - tile[0], tile[3] - tile[1])
             coco.add_image(file_name=name, width=width, height=height)
-            for left, top, right, bottom in filter(None, (clip(box, tile) for box in boxes)):
+            for left, top, right, bottom in clip(boxes, tile).tolist():
                 w, h = right - left, bottom - top
                 coco.add(1, [left, top, w, h], w * h)
     for part, coco in parts.items():

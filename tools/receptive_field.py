@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from PIL import ImageOps
+from PIL.Image import Image
 from rich.progress import track
 
 from mmcontnet.analysis import report
@@ -30,6 +31,7 @@ from mmcontnet.analysis.inspection import (
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.receptive_field import (
     PARTS,
+    PICTURES,
     ReceptiveField,
     plot_receptive_fields,
     receptive_fields,
@@ -58,27 +60,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def title(cfg: Config, network: str) -> str:
-    """Name a network by its backbone, its config and its weights."""
-    config, _, checkpoint = network.partition('=')
-    backbone = cfg.model.backbone
-    variant = backbone.get('arch', backbone.get('depth', ''))
-    name = f'{backbone.type} {variant}' if isinstance(variant, str | int) else backbone.type
-    return f'{name}, {Path(checkpoint).name or "untrained"}\n{Path(config).stem}'
-
-
 def measure(
-    cfg: Config, network: str, files: list[Path], args: argparse.Namespace
+    cfg: Config, network: str, photographs: list[Image], args: argparse.Namespace
 ) -> list[ReceptiveField]:
     """Measure one network; the weights are random where it names no checkpoint."""
     checkpoint = network.partition('=')[2]
-    device, size = report.check_device(args.device), (args.size, args.size)
     torch.manual_seed(0)
+    device = report.check_device(args.device)
     backbone = build_backbone(cfg, checkpoint or None, args.stages).to(device)
-    images = [
-        to_input(ImageOps.fit(open_image(file), size), cfg).to(device)
-        for file in islice(cycle(files), args.count)
-    ]
+    images = [to_input(photograph, cfg).to(device) for photograph in photographs]
     with network_errors(network):
         if not checkpoint:
             estimate_norm_statistics(backbone, images[:4])
@@ -90,33 +80,28 @@ def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     with report.quiet_tool('receptive_field.py'):
-        report.check_out(args.out, report.PICTURES)
-        files = find_images(args.images)
+        report.check_out(args.out, PICTURES)
+        size, files = (args.size, args.size), find_images(args.images)
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
-        columns = []
+        photographs = [ImageOps.fit(open_image(file), size) for file in files[: args.count]]
+        photographs = list(islice(cycle(photographs), args.count))
+        columns, results, rows = [], [], []
         for cfg, network in zip(configs, args.networks, strict=True):
-            fields = measure(cfg, network, files, args)  # tells what is wrong with a config
-            columns.append((title(cfg, network), fields))
+            fields = measure(cfg, network, photographs, args)  # tells what is wrong with a config
+            config, _, checkpoint = network.partition('=')
+            title = f'{cfg.model.backbone.type}, {Path(checkpoint).name or "untrained"}'
+            columns.append((f'{title}\n{Path(config).stem}', fields))
+            for stage, field in zip(args.stages, fields, strict=True):
+                radii = dict(zip(map(str, PARTS), field.radii, strict=True))
+                results.append(dict(network=network, stage=stage, stride=field.stride, radii=radii))
+                pixels = (f'{radius:.0f} px' for radius in field.radii)
+                rows.append([network, str(stage), f'{field.stride:g}', *pixels])
         with report.replacing(args.out) as partial:
             plot_receptive_fields(columns, partial)
-        results = [
-            dict(
-                network=network,
-                stage=stage,
-                stride=field.stride,
-                radii={str(part): radius for part, radius in zip(PARTS, field.radii, strict=True)},
-            )
-            for network, (_, fields) in zip(args.networks, columns, strict=True)
-            for stage, field in zip(args.stages, fields, strict=True)
-        ]
         content = dict(images=list(map(str, args.images)), count=args.count, size=args.size)
         report.write_json(args.out.with_suffix('.json'), dict(**content, results=results))
-    rows = []
-    for r in results:
-        radii = (f'{radius:.0f} px' for radius in r['radii'].values())
-        rows.append([r['network'], str(r['stage']), f'{r["stride"]:g}', *radii])
-    header = ['network', 'stage', 'stride', *(f'{part:.0%} within' for part in PARTS)]
-    print(report.markdown_table(header, rows), args.out, sep='\n')
+    report.print_table(['network', 'stage', 'stride', *(f'{p:.0%} within' for p in PARTS)], rows)
+    print(args.out)
 
 
 if __name__ == '__main__':

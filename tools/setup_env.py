@@ -1,8 +1,9 @@
 """Make the environment that mmcontnet's scripts and tests run in, and print its interpreter.
 
 If the Python that runs this (3.10 to 3.12) has all packages, it is used as it is. Else `.venv` in
-the repository is created, updated or repaired. Progress and errors go to stderr. mmcv's operators
-are compiled for the installed torch, once: the wheel is kept in `~/.cache/mmcontnet/wheels`.
+the repository is, which is made if it is not there, not whole, or not what the requirements say.
+Progress and errors go to stderr. mmcv's operators are compiled for the installed torch, once: the
+wheel is kept in `~/.cache/mmcontnet/wheels`.
 
 A complete environment is stamped with the repository's path, a digest of the requirements and
 torch's version. One without a stamp is made anew, so a set-up may be killed at any time.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,34 +27,31 @@ import tempfile
 import time
 from pathlib import Path
 
-MODULES = ['torch', 'torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']
+MODULES = ['torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']  # and torch
 DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy', 'onnxruntime', 'onnxscript']
 DEV_MODULES += ['cityscapesscripts', 'modelindex']
-UPSTREAM_MODULES = ['torch', 'mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
+UPSTREAM_MODULES = ['mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
 GB_PER_JOB = 1.5  # that a compiler takes for mmcv's larger files
 
 # torch's answer about GPUs, and FORCE_CUDA, also decide what mmcv's setup.py compiles.
 PROBE = """
-import importlib.util, json, os, sys
-facts = {'problems': {}, 'torch': '', 'device': 'cpu'}
-for name in sys.argv[1:]:
-    try:
-        if name == 'torch':
-            import torch
-            facts['torch'] = torch.__version__
-            if torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1':
-                facts['device'] = 'cuda'
-        elif name == 'mmcv._ext':
-            from mmcv import _ext
-            if facts['device'] == 'cuda' and _ext.get_compiling_cuda_version() == 'not available':
-                raise ImportError('compiled without CUDA, but torch sees a GPU')
-        elif not importlib.util.find_spec(name):
+import importlib.util, os, sys
+name = 'torch'
+try:
+    import torch
+    cuda = torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'
+    print(torch.__version__, 'cuda' if cuda else 'cpu')
+    for name in sys.argv[1:]:
+        if not importlib.util.find_spec(name.partition('.')[0]):
             raise ImportError('not installed')
-    except BaseException as error:  # a broken binary may raise anything
-        facts['problems'][name] = str(error).partition('\\n')[0] or type(error).__name__
-print(json.dumps(facts))
+        if name == 'mmcv._ext':
+            from mmcv import _ext
+            if cuda and _ext.get_compiling_cuda_version() == 'not available':
+                raise ImportError('compiled without CUDA, but torch sees a GPU')
+except BaseException as error:  # a broken binary may raise anything
+    sys.exit(f'{name} cannot be used: ' + (str(error) or type(error).__name__).splitlines()[0])
 """
 
 
@@ -67,22 +64,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def first_error(output: str, folder: Path) -> str:
-    """The first error in what a failed command printed, and what may be behind it."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or ['no message']
-    pattern = r'(?i)^(?!warning).*error\b.*: (?!subprocess)|not created'
-    line = next((line for line in lines if re.search(pattern, line)), lines[-1])[:200]
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < 0.1 or re.search(r'(?i)no space left|quota exceeded', output):
-        return f'the disk is full ({free:.1f} GB free, {NEEDED_GB} GB needed): {line}'
-    network = r'(?i)connection|name resolution|dns error|failed to fetch|unreachable|timed out'
-    return line + ' (no network?)' * bool(re.search(network, output))
-
-
 def check_compiler(device: str) -> None:
     """Name what compiling mmcv would lack."""
     nvcc = Path(os.environ.get('CUDA_HOME') or '/usr/local/cuda', 'bin', 'nvcc').exists()
-    needed = {
+    found = {
         'C++ compiler: install g++': shutil.which(os.environ.get('CXX') or 'c++'),
         "Python.h: install Python's headers (python3-dev on Debian)": Path(
             sysconfig.get_path('include'), 'Python.h'
@@ -90,9 +75,8 @@ def check_compiler(device: str) -> None:
         'nvcc for the GPU: install the CUDA toolkit and set CUDA_HOME, or do without CUDA '
         'operators by MMCONTNET_CPU_ONLY=1': device == 'cpu' or nvcc or shutil.which('nvcc'),
     }
-    for what, found in needed.items():
-        if not found:
-            raise SetupError(f'cannot compile mmcv: there is no {what}')
+    if missing := [what for what, there in found.items() if not there]:
+        raise SetupError(f'cannot compile mmcv: there is no {missing[0]}')
 
 
 class Environment:
@@ -108,120 +92,110 @@ class Environment:
         self.root, self.modules, self.upstream = root, modules, upstream
         self.venv = root / ('.venv-upstream' if upstream else '.venv')
         self.python = self.venv / 'bin' / 'python'
-        self.log = self.venv / 'mmcontnet.log'  # says that the folder is ours
-        self.stamp = self.venv / 'mmcontnet.stamp'
+        self.stamp = self.venv / 'mmcontnet.stamp'  # also says that the folder is ours
         self.lock = (root / f'{self.venv.name}.lock').open('a')
         self.requirements = root / 'requirements' / ('upstream.txt' if upstream else 'setup.txt')
         self.mmcv_txt = self.requirements.with_name('mmcv.txt')
-        pins = self.requirements.read_bytes() + self.mmcv_txt.read_bytes()
-        self.digest = hashlib.sha256(pins).hexdigest()
         self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
+        self.env['PYTHONWARNINGS'] = 'ignore'  # setuptools has a long one for editable installs
         if os.environ.get('MMCONTNET_CPU_ONLY') == '1':
             self.env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
 
-    def probe(self, modules: list[str], python: str = '') -> tuple[str, dict]:
-        """Look for modules; return a line on the first problem, and torch's version and device."""
+    def probe(self, modules: list[str], python: str = '') -> tuple[str, str, str]:
+        """Look for torch and modules: return what is wrong, torch's version and its device."""
         command = [python or str(self.python), '-c', PROBE, *modules]
         try:
-            output = subprocess.run(command, env=self.env, capture_output=True, text=True).stdout
-            facts = json.loads(output.splitlines()[-1])
-        except (OSError, IndexError, ValueError):  # binaries of two torch versions crash Python
-            return f'{command[0]} crashes or does not start', {'torch': ''}
-        for name, why in facts['problems'].items():
-            return f'{name} cannot be used: {why}', facts
-        return '', facts
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        except OSError:
+            return f'{command[0]} does not start', '', ''
+        torch, device = [*done.stdout.split(), '', ''][:2]
+        problem = f'{command[0]} crashes'  # as with binaries of two versions of torch
+        if done.returncode in (0, 1):
+            problem = ''.join(done.stderr.splitlines()[-1:]) if done.returncode else ''
+        return problem, torch, device
 
     def ensure(self) -> None:
-        """Do what is missing, so that `self.python` has all packages."""
+        """Make `self.python` have all packages of the requirements, unless it has."""
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say('another set-up of this repository is at work: waiting for its end')
             fcntl.flock(self.lock, fcntl.LOCK_EX)
         started = time.monotonic()
-        stamp = self.stamp.read_text() if self.stamp.exists() else ''
-        root, digest, torch = [*stamp.split('\n'), '', ''][:3]
-        anew = root != str(self.root)
-        if not anew:
-            problem, facts = self.probe(self.modules)
-            if not problem and (digest, torch) == (self.digest, facts['torch']):
+        problem, torch, _ = self.probe(self.modules)
+        if self.stamp.exists():
+            if not problem and self.stamp.read_text() == self.state(torch):
                 return
-            changed = 'the requirements have' if digest != self.digest else 'torch has'
-            say(problem or f'{changed} changed')
-            anew = bool(problem) and not problem.startswith('mmcv._ext')
-            self.stamp.unlink()
-        if anew:
-            self.make_venv()
-        if anew or digest != self.digest:
-            self.install_requirements()
+            say(problem or 'the requirements, torch or the place of the repository have changed')
+        self.make_venv()
+        self.install_requirements()
         if not self.upstream:
             self.install_mmcv()
-            self.pip('mmcontnet', '--no-build-isolation', '-e', self.root)
-        problem, facts = self.probe(self.modules)
+            self.pip('--no-build-isolation', '-e', self.root)
+        problem, torch, _ = self.probe(self.modules)
         if problem:
             raise SetupError(f'{self.venv} is made, but {problem}')
-        self.stamp.write_text(f'{self.root}\n{self.digest}\n{facts["torch"]}')
+        self.stamp.write_text(self.state(torch))
         say(f'{self.venv} is ready ({time.monotonic() - started:.0f} s)')
+
+    def state(self, torch: str) -> str:
+        """What a complete environment is stamped with."""
+        pins = self.requirements.read_bytes() + self.mmcv_txt.read_bytes()
+        return f'{self.root}\n{hashlib.sha256(pins).hexdigest()}\n{torch}'
 
     def make_venv(self) -> None:
         """Make an empty environment in the place of what we left there."""
         base = getattr(sys, '_base_executable', sys.executable)  # it must not rest on itself
         self.venv.mkdir(exist_ok=True)
-        if any(self.venv.iterdir()) and not self.log.exists():
+        if any(self.venv.iterdir()) and not self.stamp.exists():
             raise SetupError(
                 f'{self.venv} was not made by this script: move it away, or, if it has all that '
                 'mmcontnet needs, activate it'
             )
         say(f'making {self.venv} with {base}')
-        self.log.touch()
+        self.stamp.write_text('')
         for path in self.venv.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path != self.log:
+            elif path != self.stamp:
                 path.unlink()
         if (free := shutil.disk_usage(self.venv).free / 1e9) < NEEDED_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {NEEDED_GB} GB needed')
         if not self.upstream and not any(WHEELS.glob('*/*.whl')):
             check_compiler('cpu')  # before the long work
-        self.run('making an empty environment', base, '-m', 'venv', self.venv)
+        self.run(base, '-m', 'venv', self.venv)
 
     def install_requirements(self) -> None:
         """Install all but mmcv; with uv, which takes a tenth of pip's time, if it can be had."""
-        what = 'PyTorch and OpenMMLab'
-        say(f'installing {what}')
+        say('installing PyTorch and OpenMMLab: takes some minutes')
         try:
             if not (uv := shutil.which('uv')):
-                self.pip('uv', '--retries', '1', 'uv')
+                self.pip('--retries', '1', 'uv')
                 uv = str(self.python.with_name('uv'))
             options = ['--python', self.python, '--no-deps', '-r', self.requirements]
-            self.run(f'installing {what}', uv, 'pip', 'install', *options)
+            self.run(uv, 'pip', 'install', '-q', *options)
         except SetupError as error:
             say(f'{error}; trying pip')
             self.make_venv()  # uv may have left a package half installed
-            self.pip(what, '-r', self.requirements)
+            self.pip('-r', self.requirements)
 
     def install_mmcv(self) -> None:
-        """Install the wheel kept for this torch; compile it if there is none that works."""
-        problem, facts = self.probe(['torch'])
+        """Install the wheel kept for this torch, which is compiled if there is none that works."""
+        problem, torch, device = self.probe([])
         if problem:
             raise SetupError(problem)
         version = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         tag = 'cp{}{}'.format(*sys.version_info)
-        kept = WHEELS / f'mmcv-{version}-torch{facts["torch"]}-{tag}-{facts["device"]}'
-        for is_kept in (any(kept.glob('*.whl')), False):
-            if not is_kept:
-                check_compiler(facts['device'])
-                self.compile_mmcv(kept)
-            self.pip('mmcv', '--no-index', '--force-reinstall', *kept.glob('*.whl'))
-            problem, _ = self.probe(['torch', 'mmcv._ext'])
+        kept = WHEELS / f'mmcv-{version}-torch{torch}-{tag}-{device}'
+        install = ['--no-index', '--force-reinstall']
+        if kept.exists():
+            self.pip(*install, *kept.glob('*.whl'))
+            problem, *_ = self.probe(['mmcv._ext'])
             if not problem:
                 return
             say(f'{problem}: deleting {kept}')
             shutil.rmtree(kept)
-        raise SetupError(f'mmcv was compiled, but {problem}')
-
-    def compile_mmcv(self, kept: Path) -> None:
-        """Compile mmcv from its sdist, and move the complete wheel to the folder `kept`."""
+        check_compiler(device)
         say(f'compiling {kept.name}: takes 5 to 10 minutes on two cores, once')
         memory = re.findall(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())[0]
         jobs = min(len(os.sched_getaffinity(0)), int(int(memory) / 1e6 / GB_PER_JOB)) or 1
@@ -232,40 +206,30 @@ class Environment:
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
         with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
             wheel = ['wheel', *options, '-r', self.mmcv_txt, '-w', Path(folder, 'wheel')]
-            self.run('compiling mmcv', self.python, '-m', 'pip', *wheel, env=env)
+            self.run(self.python, '-m', 'pip', *wheel, env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
+        self.pip(*install, *kept.glob('*.whl'))
 
-    def pip(self, what: str, *options: object) -> None:
+    def pip(self, *options: object) -> None:
         """Install with pip, without what a package depends on."""
-        command = [self.python, '-m', 'pip', 'install', '--no-deps', *options]
-        self.run(f'installing {what}', *command)
+        self.run(self.python, '-m', 'pip', 'install', '-q', '--no-deps', *options)
 
-    def run(self, what: str, *command: object, env: dict[str, str] | None = None) -> None:
-        """Run a command into the log, saying every 20 seconds that it is alive."""
-        started = time.monotonic()
-        with self.log.open('a+') as log:
-            begin = log.tell()
-            # Its own session, to stop with it what it starts. It inherits the lock: if we are
-            # killed, the next set-up waits for its end.
-            pipes = {'stdin': subprocess.DEVNULL, 'stdout': log, 'stderr': log}
-            options = {'start_new_session': True, 'pass_fds': [self.lock.fileno()]}
-            arguments = list(map(str, command))
-            process = subprocess.Popen(arguments, env=env or self.env, **pipes, **options)
+    def run(self, *command: object, env: dict[str, str] | None = None) -> None:
+        """Run a command, which says itself what goes wrong."""
+        # Its own session, to stop with it what it starts. It inherits the lock: if we are killed,
+        # the next set-up waits for its end.
+        options = {'start_new_session': True, 'pass_fds': [self.lock.fileno()]}
+        pipes = {'stdin': subprocess.DEVNULL, 'stdout': sys.stderr}
+        words = list(map(str, command))
+        with subprocess.Popen(words, env=env or self.env, **pipes, **options) as process:
             try:
-                while process.poll() is None:
-                    try:
-                        process.wait(20)
-                    except subprocess.TimeoutExpired:
-                        say(f'  {what}: {time.monotonic() - started:.0f} s')
-            finally:
-                if process.poll() is None:  # we were interrupted
-                    os.killpg(process.pid, signal.SIGTERM)
-                    process.wait()
-            log.seek(begin)
-            if process.returncode:
-                reason = first_error(log.read(), self.venv)
-                raise SetupError(f'{what} failed: {reason} (log: {self.log})')
+                process.wait()
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+        if process.returncode:
+            raise SetupError(f'failed, for the reason above: {" ".join(words)[:200]}')
 
 
 def interpreter(dev: bool, upstream: bool) -> str:
@@ -274,12 +238,12 @@ def interpreter(dev: bool, upstream: bool) -> str:
         raise SetupError(f'mmcontnet needs Python 3.10, 3.11 or 3.12, not {sys.version.split()[0]}')
     modules = UPSTREAM_MODULES if upstream else MODULES + DEV_MODULES * dev
     environment = Environment(Path(__file__).resolve().parent.parent, modules, upstream)
-    ours = Path(sys.prefix) == environment.venv and environment.log.exists()
+    ours = Path(sys.prefix) == environment.venv and environment.stamp.exists()
     if not upstream and not ours:
-        problem, facts = environment.probe(modules, sys.executable)
+        problem, torch, _ = environment.probe(modules, sys.executable)
         if not problem:
             return sys.executable
-        if facts['torch']:
+        if torch:
             say(f'{sys.executable} is not used: {problem}')
     environment.ensure()
     return str(environment.python)
@@ -293,12 +257,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print(interpreter(**vars(parser.parse_args())))
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         sys.exit(f'setup_env: {error}')
     except KeyboardInterrupt:
         sys.exit('setup_env: interrupted; start again to go on')
-    except OSError as error:
-        sys.exit(f'setup_env: {first_error(str(error), Path(__file__).parent)}')
 
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""What the tools show of models and runs: curves, pictures, figures."""
+"""What the tools show of models: counts, times, pictures."""

@@ -5,21 +5,24 @@ mean square of the outputs as loss, backward, and a step of SGD with momentum 0.
 0, so that the networks stay what they are). Half precision is autocast's, as OpenMMLab trains with
 it: weights and the optimizer's state are fp32.
 
-Networks take turns, so that a machine that slows down slows all of them, and a ratio is the median
-of the ratios within each turn. The clock is that of ``torch.utils.benchmark``, which waits for the
-GPU; its ``Timer`` warms up before every sample, which takes thrice the time where a step is long.
+Networks take turns, so that a machine that slows down slows all of them, and ratios are taken
+within each turn. The clock is that of ``torch.utils.benchmark``, which waits for the GPU; its
+``Timer`` warms up before every sample, which takes thrice the time where a step is long.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from ..builders import network_errors
-from .complexity import Cost, count
+from .complexity import count
 from .networks import build_network
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -39,8 +42,6 @@ STEPS = ('forward', 'train')
 
 #: A sample is as many steps as take this long, in seconds: clocks and launches do not matter then.
 SAMPLE_TIME = 0.05
-#: A ratio is told if its confidence interval reaches at most this far to either side.
-MAX_UNCERTAINTY = 0.05
 
 
 @dataclass(frozen=True)
@@ -57,44 +58,15 @@ class Settings:
     rounds: int = 20
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A median ratio and the half-width of its 95 % confidence interval (McGill et al., 1978)."""
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed.
 
-    median: float
-    uncertainty: float
-
-
-@dataclass
-class Result:
-    """What was measured of a network.
-
-    Attributes:
-        name: Of the network.
-        cost: For one image.
-        times: By step, the seconds that a step took, one sample a round.
-        peak_memory: By step in bytes, where it can be measured.
+    It hands big blocks back to the system, and then page faults cost more than networks differ.
     """
-
-    name: str
-    cost: Cost
-    times: dict[str, list[float]]
-    peak_memory: dict[str, int]
-
-    def quartiles(self, step: str) -> list[float]:
-        """Return the lower quartile, the median and the upper quartile of the times of a step."""
-        return statistics.quantiles(self.times[step], n=4, method='inclusive')
-
-    def speed_ratio(self, first: Result, step: str) -> Ratio | None:
-        """Compare with another network of the same rounds; above 1 is faster than it.
-
-        Returns:
-            None where noise makes the interval wider than ``MAX_UNCERTAINTY``.
-        """
-        ratios = [b / a for a, b in zip(self.times[step], first.times[step], strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
-        ratio = Ratio(median, 1.57 * (high - low) / len(ratios) ** 0.5)
-        return ratio if ratio.uncertainty <= MAX_UNCERTAINTY * median else None
+    with suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
 
 
 class Stepper:
@@ -132,11 +104,7 @@ class Stepper:
 
     def time(self, step: str, steps: int = 1) -> float:
         """Run a step several times and return the seconds that one took."""
-        run: Callable[[], None] = getattr(self, step)
-        start = timer()
-        for _ in range(steps):
-            run()
-        return (timer() - start) / steps
+        return timeit(getattr(self, step), timer=timer, number=steps) / steps
 
 
 def measure_times(
@@ -179,7 +147,7 @@ def peak_memory(build: Callable[..., nn.Module], settings: Settings, *args: Any)
         return {}
 
     def resident(field: str) -> int:
-        return int(status.read_text().partition(f'{field}:')[2].split()[0]) * 1024
+        return 1024 * int(re.findall(rf'{field}:\s+(\d+) kB', status.read_text())[0])
 
     # What is imported on the way is not the network's. Not all can be built without memory.
     with suppress(Exception), torch.device('meta'):
@@ -194,9 +162,14 @@ def peak_memory(build: Callable[..., nn.Module], settings: Settings, *args: Any)
     return peaks
 
 
+def quartiles(values: Iterable[float]) -> list[float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    return statistics.quantiles(values, n=4, method='inclusive')
+
+
 def benchmark(
     names: Sequence[str], settings: Settings, report: Callable[[str], None] = lambda line: None
-) -> list[Result]:
+) -> list[dict[str, Any]]:
     """Measure networks side by side.
 
     Args:
@@ -206,27 +179,30 @@ def benchmark(
         report: Is told the progress.
 
     Returns:
-        One result a network, in the order of ``names``.
+        For each network its ``network``, the counts of an image, and by step: ``seconds`` of every
+        sample, the quartiles of ``milliseconds_per_image`` and of ``speed``, which is above 1 where
+        a network is faster than the first in the same round, and ``peak_memory_bytes`` or None.
 
     Raises:
         UserError: If a network cannot be built or run.
     """
+    keep_freed_memory()
     torch.manual_seed(0)
-    steppers, costs = [], []
+    steppers, results = [], []
     for name in names:
         report(f'{"building and compiling" if settings.compile else "building"} {name}')
         network = build_network(name)
         with network_errors(name):
-            costs.append(count(deepcopy(network), torch.empty(1, 3, *settings.shape)).total)
+            cost = count(deepcopy(network), torch.empty(1, 3, *settings.shape)).total
             steppers.append(Stepper(network, settings))
             for step in STEPS:
                 steppers[-1].time(step)
+        results.append(dict(network=name, **asdict(cost)))
     samples = measure_times(steppers, settings, report)
     del steppers, network  # make room for the processes that come
     if settings.device == 'cuda':
         torch.cuda.empty_cache()
-    results = []
-    for name, cost, times in zip(names, costs, samples, strict=True):
+    for name, result, sample in zip(names, results, samples, strict=True):
         report(f'measuring the peak memory of {name}')
         # A fresh interpreter: a fork would start with its parent's memory.
         spawn = multiprocessing.get_context('spawn')
@@ -236,5 +212,12 @@ def benchmark(
         except RuntimeError as error:  # it ran out of memory, or was killed for it
             report(f'no peak memory of {name}: {error}')
             peaks = {}
-        results.append(Result(name, cost, times, peaks))
+        for step, seconds in sample.items():
+            rounds = zip(samples[0][step], seconds, strict=True)
+            result[step] = dict(
+                seconds=seconds,
+                milliseconds_per_image=quartiles(1e3 * s / settings.batch_size for s in seconds),
+                speed=quartiles(first / own for first, own in rounds),
+                peak_memory_bytes=peaks.get(step),
+            )
     return results

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,7 @@ class Cost:
     attention: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.parameters + other.parameters,
-            self.multiply_adds + other.multiply_adds,
-            self.attention + other.attention,
-        )
+        return Cost(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
@@ -143,8 +139,6 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
     model.to('meta').eval().requires_grad_(False)
     modules = dict(model.named_modules())
     parts: defaultdict[str, Cost] = defaultdict(Cost)
-    for name in modules:
-        parts[_part(name)] += Cost()
     for name, parameter in model.named_parameters():
         parts[_part(name)] += Cost(parameter.numel())
     # The plain form of attention: its two products are counted as what they are.

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..builders import build_model
 from ..engine import load_config
-from ..errors import UserError
 
 #: How the tools' help says what a network may be named by.
 NETWORK_HELP = (
@@ -48,24 +47,9 @@ class Network(nn.Module):
 
 
 def build_network(name: str) -> nn.Module:
-    """Build the network of a config, or one of timm's, with random weights.
-
-    Args:
-        name: What :func:`mmcontnet.engine.load_config` takes, or ``timm:MODEL``.
-
-    Returns:
-        A network that takes images, (B, 3, H, W).
+    """Build the network of a config as :func:`mmcontnet.engine.load_config` takes it.
 
     Raises:
         UserError: If there is no such network.
     """
-    if not name.startswith('timm:'):
-        return Network(build_model(load_config(name)))
-    try:
-        from timm import create_model
-    except ImportError as error:
-        raise UserError('timm is not installed (pip install timm)') from error
-    try:
-        return create_model(name.removeprefix('timm:'))
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
+    return Network(build_model(load_config(name)))

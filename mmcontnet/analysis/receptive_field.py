@@ -27,6 +27,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor, nn
 
+#: What matplotlib can write.
+PICTURES = tuple(f'.{suffix}' for suffix in sorted(Figure().canvas.get_supported_filetypes()))
 #: The parts of the mass whose radii are measured, with the style of their circles in pictures.
 PARTS = {0.5: 'solid', 0.8: 'dashed', 0.95: 'dotted'}
 
@@ -115,26 +117,21 @@ def plot_receptive_fields(
     columns, rows = len(networks), len(networks[0][1])
     figure = Figure(figsize=(2.9 * columns + 1, 3.1 * rows + 0.8), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
-    cell = 4  # pixels: single ones are noise
     for (title, column), axes_column in zip(networks, grid.T, strict=True):
         axes_column[0].set_title(title, fontsize=9)
         for field, axes in zip(column, axes_column, strict=True):
-            heat = F.avg_pool2d(field.heat[None], cell)[0]
+            heat = F.avg_pool2d(field.heat[None], 4)[0]  # single pixels are noise
             side, half = len(field.heat), len(field.heat) // 6  # a third of a photograph
+            norm, extent = LogNorm(1e-3, 1, clip=True), (0, side, side, 0)
+            image = axes.imshow((heat / heat.max()).numpy(), 'magma', norm, extent=extent)
             row, col = field.centre
-            image = axes.imshow(
-                (heat / heat.max()).numpy(),
-                cmap='magma',
-                norm=LogNorm(1e-3, 1, clip=True),
-                extent=(-col, side - col, side - row, -row),
-            )
             for radius, (part, style) in zip(field.radii, PARTS.items(), strict=True):
-                circle = Circle((0, 0), radius, fill=False, color=LINE, linestyle=style)
-                circle.set_label(f'{part:.0%}')
+                label = f'{part:.0%}'
+                circle = Circle((col, row), radius, fill=False, color=LINE, ls=style, label=label)
                 axes.add_patch(circle)
-            axes.set(xlim=(-half, half), ylim=(half, -half), xticks=[], yticks=[])
+            axes.set(xlim=(col - half, col + half), ylim=(row + half, row - half))
             radii = ' / '.join(f'{radius:.0f}' for radius in field.radii)
-            axes.set_xlabel(f'stride {field.stride:g}: {radii} px')
+            axes.set(xticks=[], yticks=[], xlabel=f'stride {field.stride:g}: {radii} px')
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
         title=f'radius that holds ... of the gradient; each map shows {2 * half} x {2 * half} px',

@@ -6,19 +6,18 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.logging import MMLogger
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
-
-#: What matplotlib can write.
-PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def tool_parser(description: str | None) -> argparse.ArgumentParser:
@@ -61,32 +60,23 @@ def check_device(device: str | None) -> str:
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
     """Run a tool: users' mistakes end it with one line, and mmengine logs errors only."""
-    logger = MMLogger.get_current_instance()  # it tells of every change of scope
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with exit_on_user_error(name):
-            yield
-    finally:
-        logger.setLevel(level)
+    MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
+    with exit_on_user_error(name):
+        yield
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table that can also be read as it is; numbers are right-aligned.
-
-    Args:
-        header: Titles of the columns.
-        rows: Cells; the first column is text.
-    """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return f'| {" | ".join([first, *rest])} |'
-
-    rule = f'|{"-" * (widths[0] + 2)}|' + ''.join(f'{"-" * (w + 1)}:|' for w in widths[1:])
-    return '\n'.join([line(header), rule, *map(line, rows)])
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a Markdown table that can also be read as it is; the first column is text."""
+    table = Table(*header, box=box.MARKDOWN)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for row in rows:
+        table.add_row(*row)
+    # As wide as it is, with nothing in a cell taken for markup.
+    console = Console(width=1000, markup=False, emoji=False, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get().strip())
 
 
 def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:

@@ -2,34 +2,29 @@
 
 import json
 import multiprocessing
-import os
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmcontnet.analysis.benchmark import (
     DTYPES,
     MEMORY_FORMATS,
     STEPS,
-    Ratio,
-    Result,
     Settings,
     Stepper,
     benchmark,
     peak_memory,
 )
-from mmcontnet.analysis.complexity import Cost
-from mmcontnet.analysis.networks import Network, build_network
+from mmcontnet.analysis.networks import Network
 from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
+from ..inprocess import run_tool
 from ..integration.cli import ROOT
 from ..integration.configs import write_classifier
 
@@ -80,25 +75,6 @@ def test_precision_and_memory_format_are_as_asked(dtype: str, memory_format: str
     assert out.dtype == DTYPES[dtype]
 
 
-def result(times: list[float]) -> Result:
-    return Result('', Cost(), dict(forward=times), {})
-
-
-def test_a_machine_that_slows_down_changes_no_ratio() -> None:
-    slowdown = [1.0, 1.1, 2.0, 3.0, 5.0, 9.0]
-    first = result([0.2 * s for s in slowdown])
-    ratio = result([0.1 * s for s in slowdown]).speed_ratio(first, 'forward')
-    assert ratio == Ratio(pytest.approx(2.0), pytest.approx(0.0, abs=1e-9))
-
-
-def test_a_ratio_that_noise_makes_meaningless_is_not_told() -> None:
-    noisy = [0.7, 1.4, 0.8, 1.2, 1.0, 0.6, 1.3, 0.9]
-    assert result(noisy).speed_ratio(result([1.0] * 8), 'forward') is None
-    # The same noise, but seen often enough.
-    ratio = result(noisy * 40).speed_ratio(result([1.0] * 320), 'forward')
-    assert ratio is not None and ratio.median == pytest.approx(1, abs=ratio.uncertainty + 0.05)
-
-
 class Wide(nn.Module):
     """Keeps 64 channels of the image for backward, and adds them up otherwise."""
 
@@ -141,18 +117,6 @@ def test_networks_run_what_does_not_depend_on_the_image(
     assert parts <= ({'backbone', 'head'} if outputs == [1000] else {'backbone', 'neck'})
 
 
-def test_configs_without_a_model_are_refused() -> None:
-    with pytest.raises(UserError, match='no model.backbone'):
-        build_model(ConfigDict())
-    with pytest.raises(UserError, match="'no.py' not found"):
-        build_network('no.py')
-
-
-def test_networks_are_built_by_arch_and_by_mmpretrains_names() -> None:
-    for name, backbone in (('cmt_ti', 'CMT'), ('resnet18_8xb32_in1k', 'ResNet')):
-        assert type(build_network(name).backbone).__name__ == backbone
-
-
 def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
     lines: list[str] = []
     config = 'mmpretrain::vgg/vgg11_8xb32_in1k.py'
@@ -161,40 +125,26 @@ def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
     assert lines == [f'building {config}']
 
 
-def test_the_tool_measures_prints_and_writes_with_its_own_allocator(tmp_path: Path) -> None:
-    config, file = write_classifier(tmp_path), tmp_path / 'b.json'
-    options = ['--shape', '32', '48', '--batch-size', '2', '--warmup', '1', '--rounds', '5']
-    command = [sys.executable, ROOT / 'tools/benchmark.py', config, *options]
-    variables = ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_')
-    env = {name: value for name, value in os.environ.items() if name not in variables}
-    done = subprocess.run(
-        [*command, '--device', 'cpu', '--json', file],
-        env=dict(env, MALLOC_TRIM_THRESHOLD_='5000000'),  # the user's own
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
-    assert any(line.startswith('batch 2, 32 x 48, fp32, channels_last, cpu (') for line in lines)
-    header = 'MACs | ms an image | quartiles | images/s | speed | time per MAC | peak memory'
+def test_the_tool_measures_compares_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    narrow, file = write_classifier(tmp_path), tmp_path / 'b.json'
+    options = ['--shape', 32, 48, '--batch-size', 2, '--warmup', 1, '--rounds', 5, '--json', file]
+    networks = [narrow, 'cont_ti']
+    assert run_tool(monkeypatch, 'benchmark.py', *networks, *options, '--device', 'cpu') is None
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].startswith('batch 2, 32 x 48, fp32, channels_last, cpu (')
     titles = [' | '.join(cell.strip() for cell in line.strip('| ').split('|')) for line in lines]
+    header = 'MACs | ms an image | images/s | speed | peak memory'
     assert f'forward | {header}' in titles and f'train | {header}' in titles
-    assert 'train: round 5 of 5' in done.stderr
-    content = json.loads(file.read_text())
-    assert int(content['environment']['allocator']['MALLOC_MMAP_THRESHOLD_']) >= 2**30
-    assert content['environment']['allocator']['MALLOC_TRIM_THRESHOLD_'] == '5000000'
-    (network,) = content['results']
+    assert 'train: round 5 of 5' in err
+    first, second = json.loads(file.read_text())['results']
     for step in STEPS:
-        assert len(network[step]['seconds']) == 5
-        assert network[step]['speed_ratio'] == {'median': 1.0, 'uncertainty': 0.0}
+        assert len(first[step]['seconds']) == 5
+        assert first[step]['speed'] == [1, 1, 1]
+        assert second[step]['speed'][1] < 1  # ConT-Ti is much wider
+        time = second[step]['milliseconds_per_image'][1]
+        assert time == pytest.approx(sorted(second[step]['seconds'])[2] * 1e3 / 2)
         if sys.platform == 'linux':
-            assert network[step]['peak_memory_bytes'] > 4 * network['parameters']
-
-
-@pytest.mark.gpu
-def test_cuda_steps_are_timed_and_weighed() -> None:
-    settings = Settings(shape=(64, 64), batch_size=4, dtype='bf16', device='cuda', rounds=5)
-    stepper = Stepper(small(), settings)
-    assert all(stepper.time(step) > 0 for step in STEPS)
-    peaks = peak_memory(nn.Conv2d, settings, 3, 16, 1)
-    assert peaks['train'] >= peaks['forward'] > 4 * 64 * 64 * 3 * 4
+            assert second[step]['peak_memory_bytes'] > 4 * second['parameters']

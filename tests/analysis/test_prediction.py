@@ -14,7 +14,6 @@ from pycocotools import mask as rle
 from mmcontnet.analysis.prediction import Predictor
 from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
-from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 from ..integration.configs import (
@@ -89,14 +88,6 @@ def test_a_classifier_tells_the_best_classes(tmp_path: Path, image: Path) -> Non
     assert {best['label'] for best in seen} == {'cat', 'dog'}
     assert seen[0]['score'] > seen[1]['score']
     assert seen[0]['score'] + seen[1]['score'] == pytest.approx(1)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / 'other.pth'
-    torch.save(dict(state_dict={'fc.weight': torch.zeros(3)}, meta={}), path)
-    cfg = load_config(str(write_classifier(tmp_path)))
-    with pytest.raises(UserError, match='does not fit'):
-        Predictor(cfg, str(path), 'cpu', 0.3)
 
 
 def test_the_command_line_draws_an_image_and_a_folder(
