@@ -66,7 +66,12 @@ def quiet_tool(name: str) -> Iterator[None]:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a Markdown table that can also be read as it is; the first column is text."""
+    """Print a Markdown table, see :func:`markdown_table`."""
+    print(markdown_table(header, rows))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a Markdown table that can also be read as it is; the first column is text."""
     table = Table(*header, box=box.MARKDOWN)
     for column in table.columns[1:]:
         column.justify = 'right'
@@ -76,7 +81,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(width=1000, markup=False, emoji=False, highlight=False)
     with console.capture() as printed:
         console.print(table)
-    print(printed.get().strip())
+    return printed.get().strip()
 
 
 def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:

@@ -1,9 +1,9 @@
-"""Triton kernels of local aggregation: a weighted sum, which is also the gradient of the value, and
-products, which are that of the weight.
+"""Triton kernels of local aggregation.
 
-A program takes a tile of pixels and some groups of weights; if it sums, all channels that share
-these, so that what it loads of the weights serves all of them. Neighbouring pixels come from the
-caches. Tensors may have any strides; sums are in fp32.
+One sums neighbours with their weights, forward and for the gradient of the value; one multiplies
+for the gradient of the weight. A program takes a tile of pixels and some groups of weights; if it
+sums, all channels that share these, so that what it loads of the weights serves all. Neighbouring
+pixels come from the caches. Tensors may have any strides; sums are in fp32.
 """
 
 # In a kernel's signature annotations tell Triton what is constant, not the checker what is what.

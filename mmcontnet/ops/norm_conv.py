@@ -104,7 +104,7 @@ def _forward(
 
 
 class _Folded(torch.autograd.Function):
-    """Has BatchNorm's gradients follow from that of the kernel, which saves passes over the maps."""
+    """Derives BatchNorm's gradients from that of the kernel, which saves passes over the maps."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
