@@ -8,11 +8,12 @@ from pathlib import Path
 
 from mmcontnet.analysis import report
 from mmcontnet.analysis.attention_map import attention_maps, plot_attention_maps
-from mmcontnet.analysis.inspection import build_backbone, open_image, to_input
+from mmcontnet.analysis.inspection import build_backbone, to_input
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.builders import network_errors
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
+from mmcontnet.images import open_image
 
 
 def parse_args() -> argparse.Namespace:
