@@ -63,4 +63,5 @@ def create(parameters: RendezvousParameters) -> Rendezvous:
 
 
 rendezvous_handler_registry.register(NAME, create)
+os.environ['MMCONTNET_LAUNCHER'] = str(os.getpid())  # which its processes do not outlive
 main(['--nnodes', nodes, '--rdzv-backend', NAME, '--rdzv-endpoint', f'{address}:{port}', *options])

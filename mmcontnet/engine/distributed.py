@@ -39,6 +39,8 @@ def end_with_torchrun() -> None:
     """Have Linux end this process, if torchrun started it, when torchrun is killed."""
     if 'TORCHELASTIC_RUN_ID' in os.environ and sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.environ.get('MMCONTNET_LAUNCHER', str(os.getppid())) != str(os.getppid()):
+            sys.exit('the launcher was killed')  # while this process was starting
 
 
 def from_first_process(value: T) -> T:
