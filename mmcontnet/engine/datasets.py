@@ -329,7 +329,7 @@ class _Samples(Dataset):
         size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
         if size and None not in stated and size != stated:
             category = 'images of another size (height, width) than annotated'
-            turned = ', which fits once its EXIF data are ignored' * (size[::-1] == stated)
+            turned = ': turned by 90 degrees, as by its EXIF data' * (size[::-1] == stated)
             yield Issue(category, str(info['img_path']), f'{size}, annotated {stated}{turned}')
         pixels = info.get('gt_seg_map')
         if size and pixels is not None and pixels.shape[:2] != size:

@@ -118,7 +118,7 @@ def _start_group(cfg: Config) -> None:
         environment = cfg.get('env_cfg') or {}
         # As the runner does; init_dist alone would choose another way to start processes.
         set_multi_processing(**environment.get('mp_cfg') or {}, distributed=True)
-        init_dist('pytorch', **environment.get('dist_cfg') or {})
+        init_dist(cfg.launcher, **environment.get('dist_cfg') or {})
     except dist.DistError as error:
         place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
         reason = str(error).partition('\n')[0]

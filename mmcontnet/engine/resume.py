@@ -189,9 +189,8 @@ class DueValidationHook(Hook):
             if isinstance(hook, CheckpointHook):
                 hook.last_ckpt = known.get('last_ckpt')  # else the next best is not saved twice
                 path = os.path.abspath(runner.cfg.get('load_from') or '')
-                if runner.cfg.get('resume') and os.path.dirname(path) == os.path.abspath(
-                    hook.out_dir
-                ):
+                inside = os.path.dirname(path) == os.path.abspath(hook.out_dir)
+                if runner.cfg.get('resume') and inside:
                     _note(runner, path)
         if due and known.get('validated') != step:
             runner.val_loop.run()

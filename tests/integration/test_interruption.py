@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
@@ -12,56 +11,25 @@ from textwrap import dedent
 import pytest
 
 from .cli import LIMIT, ROOT, free_port, launch
-from .configs import write_detector, write_segmenter, write_tiny
-from .data import make_coco, make_label_maps
+from .configs import write_detector, write_tiny
+from .data import make_coco
 from .killer import content_of, differences
 
 pytestmark = pytest.mark.slow
 
 # One thread: with more, sums are taken in an order that may differ from run to run.
 ENV = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
-CHANGES = """
+CONFIG = """
     _base_ = './{base}'
     custom_imports = dict(imports=['mmcontnet', 'tests.integration.killer'])
     custom_hooks = [dict(type='EMAHook', momentum=0.1), dict(type='Killer', priority='LOWEST')]
     model = dict(backbone=dict(arch=dict(drop_rates=(0.1, 0.1, 0.1, 0.1), out_drop_rate=0.1)))
     optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
-"""
-EPOCHS = """
     train_dataloader = dict(num_workers=2, persistent_workers=True)
     train_cfg = dict(max_epochs=3, val_interval=3)
     param_scheduler = [dict(type='OneCycleLR', eta_max=0.01, total_steps=15, by_epoch=False)]
     default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
 """
-ITERATIONS = """
-    randomness = dict(seed=0)
-    train_cfg = dict(max_iters=10, val_interval=5)
-    default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2))
-"""
-
-
-def write_epochs(folder: Path) -> Path:
-    """Write a detector: five iterations an epoch, three epochs, of which the last is saved."""
-    make_coco(folder / 'data/coco', images=5)
-    path, base = folder / 'epochs.py', write_detector(folder)
-    path.write_text(dedent(CHANGES + EPOCHS).format(base=base.name))
-    return path
-
-
-def write_iterations(folder: Path) -> Path:
-    """Write a segmenter: ten iterations, saved after each second."""
-    make_label_maps(folder / 'data/labels')
-    path, base = folder / 'iterations.py', write_segmenter(folder)
-    path.write_text(dedent(CHANGES + ITERATIONS).format(base=base.name))
-    return path
-
-
-def train(
-    folder: Path, config: Path, work_dir: str, *options: str, kill: str = ''
-) -> subprocess.CompletedProcess:
-    """Train in one process, which may be killed."""
-    command = ('train.py', config, '--work-dir', work_dir, *options)
-    return launch(*command, cwd=folder, env=dict(ENV, **(dict(KILL=kill) if kill else {})))
 
 
 def train_two(folder: Path, work_dir: str, *options: str) -> subprocess.CompletedProcess:
@@ -84,26 +52,20 @@ def resumed_at(run: subprocess.CompletedProcess) -> int | None:
     return int(found[1]) if found else None
 
 
-@pytest.mark.parametrize(
-    ('write', 'kills', 'resumed'),
-    [
-        # While the second checkpoint is written; and where the third epoch starts.
-        (write_epochs, ('half:2', 'before_train_iter, LOWEST:6'), (None, 5, 10)),
-        (write_iterations, ('before_train_iter, LOWEST:6',), (None, 4)),
-    ],
-)
-def test_a_killed_training_ends_as_one_that_was_not(
-    write: Callable[[Path], Path],
-    kills: tuple[str, ...],
-    resumed: tuple[int | None, ...],
-    tmp_path: Path,
-) -> None:
-    config = write(tmp_path)
-    runs = [train(tmp_path, config, 'whole')]
-    runs += [train(tmp_path, config, 'stopped', '--resume', kill=kill) for kill in (*kills, '')]
+def test_a_killed_detector_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    # Five iterations an epoch, three epochs.
+    make_coco(tmp_path / 'data/coco', images=5)
+    base = write_detector(tmp_path)
+    (tmp_path / 'config.py').write_text(dedent(CONFIG).format(base=base.name))
+    # While the second checkpoint is written; and where the third epoch starts.
+    variables = [dict(KILL='half:2'), dict(KILL='before_train_iter, LOWEST:6'), {}]
+    command = ('train.py', 'config.py', '--work-dir')
+    runs = [launch(*command, 'whole', cwd=tmp_path, env=ENV)]
+    for kill in variables:
+        runs.append(launch(*command, 'stopped', '--resume', cwd=tmp_path, env={**ENV, **kill}))
     codes = [run.returncode for run in runs]
-    assert codes == [0, *[-9 for _ in kills], 0], '\n'.join(run.stdout[-3000:] for run in runs)
-    assert [resumed_at(run) for run in runs[1:]] == list(resumed)
+    assert codes == [0, -9, -9, 0], '\n'.join(run.stdout[-3000:] for run in runs)
+    assert [resumed_at(run) for run in runs[1:]] == [None, 5, 10]
     assert differences(content_of(tmp_path / 'stopped'), content_of(tmp_path / 'whole')) == []
 
 
