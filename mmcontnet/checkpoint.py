@@ -13,7 +13,7 @@ import http.client
 import logging
 import os
 import re
-import shutil
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +34,8 @@ from .errors import CheckpointError, WeightMismatchError
 _WRAPPERS = {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
 #: Seconds that a server may be silent.
 _TIMEOUT = 30
+#: Seconds after which it is told again how much has come.
+_INTERVAL = 5
 #: Seconds after which nobody writes on a part of a file.
 _ABANDONED = 3600
 
@@ -386,9 +388,15 @@ def _download(url: str, file: str, name: str) -> None:
                 if time.time() - os.path.getmtime(old) > _ABANDONED:
                     os.unlink(old)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            with open(partial, 'wb') as stream:
-                shutil.copyfileobj(answer, stream)
             length = answer.headers.get('Content-Length', '')
+            total = f' of {int(length) / 2**20:.1f}' if length.isdecimal() else ''
+            told = time.monotonic()
+            with open(partial, 'wb') as stream:
+                while block := answer.read1(2**20):  # what has come
+                    stream.write(block)
+                    if time.monotonic() - told > _INTERVAL:
+                        told, done = time.monotonic(), stream.tell() / 2**20
+                        print(f'{name}: {done:.1f}{total} MiB', file=sys.stderr, flush=True)
         if length.isdecimal() and int(length) != os.path.getsize(partial):
             raise OSError(f'{os.path.getsize(partial)} of {length} bytes came')
         os.replace(partial, file)

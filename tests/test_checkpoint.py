@@ -390,10 +390,11 @@ class Server(BaseHTTPRequestHandler):
 
 
 def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
     monkeypatch.setattr(mmcontnet.checkpoint, '_TIMEOUT', 0.3)
+    monkeypatch.setattr(mmcontnet.checkpoint, '_INTERVAL', 0)
     for folder in ('a', 'b'):
         Path(folder).mkdir()
         write({'name': torch.full((2,), ord(folder))}, f'{folder}/good.pth')
@@ -415,6 +416,7 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
                 found = read_weights(f'{url}/{folder}/good.pth?download=1')
                 assert found['name'].tolist() == [ord(folder)] * 2
                 Path(f'{folder}/good.pth').unlink(missing_ok=True)
+        assert re.search(r'^good.pth: 0\.\d of 0\.\d MiB$', capsys.readouterr().err, re.MULTILINE)
         server.shutdown()
     assert not os.path.exists('harmed')
 

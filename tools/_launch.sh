@@ -6,7 +6,18 @@ usage() {
     exit "$1"
 }
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+fail() {
+    echo "${0##*/}: error: $1" >&2
+    exit 1
+}
+
+# number NAME MIN MAX: checks the variable of that name; bash would compute what it holds.
+number() {
+    [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((${!1} >= $2 && ${!1} <= $3)) ||
+        fail "$1 must be a number from $2 to $3, got '${!1}'"
+}
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 if [[ -z ${PYTHON:-} ]]; then
     # An environment that is active wins; else the one that tools/quickstart.sh made.
     if [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} && -x $root/.venv/bin/python ]]; then
@@ -22,35 +33,42 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 # torchrun_tool TOOL GPUS ARGS...: one process a GPU, here or on each of NNODES machines.
 torchrun_tool() {
-    local tool=$1 gpus=$2
+    local tool=$root/tools/$1 GPUS=$2 address=${MASTER_ADDR:-127.0.0.1}
+    local NNODES=${NNODES:-1} NODE_RANK=${NODE_RANK:-0} PORT=${PORT:-29500} TIMEOUT=${TIMEOUT:-900}
     shift 2
-    [[ $gpus =~ ^[1-9][0-9]*$ ]] || {
-        echo "${0##*/}: error: GPUS must be a positive number, got '$gpus'" >&2
-        exit 2
-    }
+    number GPUS 1 1024
+    number NNODES 1 99999
+    number NODE_RANK 0 $((NNODES - 1))
+    number PORT 1 65535
+    number TIMEOUT 1 99999
+    # Before the checks, which take longer. What else keeps from listening there torchrun tells.
+    if ((NODE_RANK == 0)) && (: <>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then
+        fail "PORT $PORT is in use: choose another"
+    fi
     # In one process first: torchrun buries a worker's one line under a traceback of its own.
-    "$PYTHON" "$root/tools/$tool" "$@" --check-only || exit 1
-    exec "$PYTHON" -m torch.distributed.run \
-        --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
-        --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
-        --nproc-per-node "$gpus" \
-        "$root/tools/$tool" "$@" --launcher pytorch
+    "$PYTHON" "$tool" "$@" --check-only || exit 1
+    exec "$PYTHON" "$root/tools/_torchrun.py" \
+        "${0##*/}" "$NNODES" "$NODE_RANK" "$address" "$PORT" "$TIMEOUT" \
+        --nproc-per-node "$GPUS" "$tool" "$@" --launcher pytorch
 }
 
 # srun_tool TOOL PARTITION JOB_NAME ARGS...: one task a GPU.
 srun_tool() {
     local tool=$1 partition=$2 job_name=$3
-    local gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
+    local GPUS=${GPUS:-8} GPUS_PER_NODE=${GPUS_PER_NODE:-8} CPUS_PER_TASK=${CPUS_PER_TASK:-5}
     shift 3
-    local resources=(--ntasks="$gpus")
+    number GPUS 1 99999
+    number GPUS_PER_NODE 0 1024
+    number CPUS_PER_TASK 1 1024
+    command -v srun >/dev/null || fail 'srun not found: this is no machine of a SLURM cluster'
+    local resources=(--ntasks="$GPUS") options
     # GPUS_PER_NODE=0 asks for no GPUs: GPUS processes on CPUs.
-    if ((per_node > 0)); then
-        ((per_node <= gpus)) || per_node=$gpus
-        resources+=(--gres="gpu:$per_node" --ntasks-per-node="$per_node")
+    if ((GPUS_PER_NODE > 0)); then
+        ((GPUS_PER_NODE <= GPUS)) || GPUS_PER_NODE=$GPUS
+        resources+=(--gres="gpu:$GPUS_PER_NODE" --ntasks-per-node="$GPUS_PER_NODE")
     fi
-    # SRUN_ARGS is a list of options: split it.
-    # shellcheck disable=SC2086
+    read -ra options <<<"${SRUN_ARGS:-}"
     exec srun -p "$partition" --job-name="$job_name" "${resources[@]}" \
-        --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+        --cpus-per-task="$CPUS_PER_TASK" --kill-on-bad-exit=1 "${options[@]}" \
         "$PYTHON" -u "$root/tools/$tool" "$@" --launcher slurm
 }

@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.progress import track
 
 from mmcontnet.analysis import report
-from mmcontnet.analysis.inspection import SUFFIXES, find_images, open_image
+from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
+from mmcontnet.images import open_image
 
 
 def parse_args() -> argparse.Namespace:

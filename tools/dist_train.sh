@@ -7,8 +7,9 @@
 #   NODE_RANK    number of this one, from 0 (0)
 #   MASTER_ADDR  address of the first (127.0.0.1)
 #   PORT         a free port of the first (29500)
+#   TIMEOUT      seconds to wait for the others (900)
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/_launch.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 (($# >= 2)) || usage 2 >&2
 torchrun_tool train.py "$2" "$1" "${@:3}"

@@ -25,7 +25,6 @@ from mmcontnet.analysis.inspection import (
     build_backbone,
     estimate_norm_statistics,
     find_images,
-    open_image,
     to_input,
 )
 from mmcontnet.analysis.networks import NETWORK_HELP
@@ -38,6 +37,7 @@ from mmcontnet.analysis.receptive_field import (
 )
 from mmcontnet.builders import network_errors
 from mmcontnet.engine import load_config
+from mmcontnet.images import open_image
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,7 +7,7 @@
 #   CPUS_PER_TASK  CPU cores a task (5)
 #   SRUN_ARGS      more options for srun
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/_launch.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 (($# >= 4)) || usage 2 >&2
 srun_tool train.py "$1" "$2" "$3" --work-dir "$4" "${@:5}"

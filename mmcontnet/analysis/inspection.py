@@ -105,19 +105,6 @@ def to_input(image: Image.Image, cfg: Config) -> Tensor:
     return ((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image file as RGB.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        return Image.open(path).convert('RGB')
-    # Pillow's decoders raise many; OSError is theirs for what is no image, or is cut short.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f'cannot read image {str(path)!r}: {error}') from error
-
-
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List the files among paths, and the image files directly in folders among them, by name.
 

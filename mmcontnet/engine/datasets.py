@@ -26,6 +26,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from ..images import check_image
 from .checks import leaf_datasets
 
 _NUMBER = (int, float)
@@ -185,7 +186,7 @@ def _coco_issues(dataset: Any) -> Iterator[Issue]:
         if name not in names:  # mmdet would number the others without it
             yield Issue('classes that the file has no category for', path, repr(name))
     labelled = set()
-    rules = _INSTANCE_RULES if _loads(dataset, 'with_mask') else _INSTANCE_RULES[:1]
+    rules = [_box, _mask] if _loads(dataset, 'with_mask') else [_box]
     for entry in filter(None, tables['annotations'].values()):
         place = f'{path}: annotation {entry["id"]!r}'
         image, category = entry['image_id'], entry['category_id']
@@ -229,39 +230,23 @@ def _box(place: str, entry: Mapping[str, Any], height: float, width: float) -> I
 
 
 def _mask(place: str, entry: Mapping[str, Any], height: float, width: float) -> Iterator[Issue]:
-    """Find what crashes pycocotools, makes it return garbage or take all memory, and no masks."""
+    """Find what crashes pycocotools, or makes it return garbage or take all memory; and no mask."""
     mask, text = entry.get('segmentation'), str(entry.get('segmentation'))[:60]
     if not mask:
         yield Issue('annotations without the mask that the pipeline loads', place)
-    elif isinstance(mask, dict):
-        counts, size = mask.get('counts'), mask.get('size')
-        if not isinstance(counts, list | str) or size is None:
-            yield Issue('RLE masks without counts or size', place, text, warning=True)
-        elif size != [height, width]:
+    elif isinstance(mask, dict) and isinstance(mask.get('counts'), list | str):
+        counts, size = mask['counts'], mask.get('size')
+        runs = _runs(counts) if isinstance(counts, str) else counts
+        if size != [height, width]:
             category = 'masks of another size (height, width) than their image'
             yield Issue(category, place, f'size {size} in an image of {height} x {width}')
-        else:
-            runs = _runs(counts) if isinstance(counts, str) else counts
-            if not all(_is(run) and run >= 0 for run in runs) or sum(runs) != height * width:
-                yield Issue('RLE masks whose counts do not sum up to their size', place, text)
-    elif not (
-        isinstance(mask, list) and all(isinstance(p, list) and all(map(_is, p)) for p in mask)
-    ):
-        yield Issue('masks that are neither polygons of finite numbers nor RLE', place, text)
-    else:
-        whole = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
-        if len(whole) < len(mask):
+        elif not all(_is(run) and run >= 0 for run in runs) or sum(runs) != height * width:
+            yield Issue('RLE masks whose counts do not sum up to their size', place, text)
+    elif isinstance(mask, list) and all(isinstance(p, list) and all(map(_is, p)) for p in mask):
+        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in mask):
             yield Issue('polygons that are not three or more points', place, text, warning=True)
-        if whole and all(
-            min(p[::2]) >= width or max(p[::2]) <= 0 or min(p[1::2]) >= height or max(p[1::2]) <= 0
-            for p in whole
-        ):
-            message = f'{text} in an image of {height} x {width}'
-            yield Issue('masks wholly outside the image', place, message)
-
-
-#: ``rule(place, annotation, height, width)``; those after the first if the pipeline loads masks.
-_INSTANCE_RULES = [_box, _mask]
+    else:
+        yield Issue('masks that are neither polygons of finite numbers nor RLE', place, text)
 
 
 def _runs(counts: str) -> list[int]:
@@ -276,17 +261,15 @@ def _runs(counts: str) -> list[int]:
     return runs
 
 
-def _settings(model: Any, name: str) -> Iterator[Any]:
-    """The values of a setting in a model's heads, at any depth."""
+def _num_classes(model: Any) -> Iterator[int]:
+    """The setting of this name in a model's heads, at any depth."""
     if isinstance(model, Mapping):
-        if name in model:
-            yield model[name]
-        for key, value in model.items():
-            if key not in ('backbone', 'data_preprocessor', 'neck', 'rpn_head'):
-                yield from _settings(value, name)
-    elif isinstance(model, list | tuple):
+        if 'num_classes' in model:
+            yield model['num_classes']
+        model = [v for k, v in model.items() if k not in ('data_preprocessor', 'rpn_head')]
+    if isinstance(model, list | tuple):
         for value in model:
-            yield from _settings(value, name)
+            yield from _num_classes(value)
 
 
 class _Samples(Dataset):
@@ -300,13 +283,12 @@ class _Samples(Dataset):
 
     def __init__(self, dataset: Any, model: Mapping[str, Any], load_masks: bool) -> None:
         self.dataset = dataset
+        heads = {key: value for key, value in model.items() if key not in ('backbone', 'neck')}
         classes = len(dataset.metainfo.get('classes') or ()) or math.inf
-        self.num_classes = next(_settings(model, 'num_classes'), classes)
+        self.num_classes = next(_num_classes(heads), classes)
         head = model.get('decode_head') or {}
         head = head[-1] if isinstance(head, Sequence) else head  # a cascade's
         self.ignore_index = head.get('ignore_index', 255)
-        # MultiTaskDataset has only the list.
-        self.get_info = getattr(dataset, 'get_data_info', None) or dataset.data_list.__getitem__
         # Not the steps that change what was loaded.
         steps = [s for s in dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
         self.steps = [s for s in steps if load_masks or not getattr(s, 'with_mask', False)]
@@ -316,78 +298,64 @@ class _Samples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> list[Issue]:
-        info = dict(self.get_info(index))
-        found = list(_labels(self, info))
+        info = dict(self.dataset.get_data_info(index))
+        found = list(self._labels(info))
         for step in self.steps or [LoadImageFromFile()]:
             path, what = str(info.get('img_path')), 'images'
             if step is self.load_map and info.get('seg_map_path'):
                 path, what = info['seg_map_path'], 'label maps'
             try:
+                check_image(path)
                 loaded = step(info)
             except FileNotFoundError:
                 return [*found, Issue(f'missing {what}', path)]
             except Exception as error:  # decoders raise errors of their own
-                reason = f'{type(error).__name__}: {error}'
+                reason = ' '.join(f'{type(error).__name__}: {error}'.split())
                 return [*found, Issue(f'{what} that cannot be loaded', path, reason)]
             if loaded is None:  # replaced by another in training, while a test ends
                 category, warning = 'images that ignore_empty drops', not self.dataset.test_mode
                 return [*found, Issue(category, path, warning=warning)]
             info = loaded
-        for rule in _SAMPLE_RULES:
-            found += rule(self, info)
-        return found
+        return [*found, *self._sizes(info), *self._map_values(info)]
 
+    def _labels(self, info: Mapping[str, Any]) -> Iterator[Issue]:
+        labels = [i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i]
+        for label in {*labels, *np.atleast_1d(info.get('gt_label', [])).tolist()}:
+            if not 0 <= label < self.num_classes:
+                message = f'{label:g}, of {self.num_classes} classes'
+                yield Issue('labels out of range', str(info.get('img_path')), message)
 
-def _labels(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
-    labels = [i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i]
-    label = info.get('gt_label', [])
-    if not isinstance(label, Mapping):  # MultiTaskDataset's, of several heads
-        labels += np.atleast_1d(label).tolist()
-    for label in set(labels):
-        if not 0 <= label < samples.num_classes:
-            message = f'{label:g}, of {samples.num_classes} classes'
-            yield Issue('labels out of range', str(info.get('img_path')), message)
+    def _sizes(self, info: Mapping[str, Any]) -> Iterator[Issue]:
+        size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
+        if size and None not in stated and size != stated:
+            category = 'images of another size (height, width) than annotated'
+            turned = ': turned by 90 degrees, as by its EXIF data' * (size[::-1] == stated)
+            yield Issue(category, str(info['img_path']), f'{size}, annotated {stated}{turned}')
+        pixels = info.get('gt_seg_map')
+        if size and pixels is not None and pixels.shape[:2] != size:
+            category = 'label maps of another size (height, width) than their image'
+            yield Issue(category, info['seg_map_path'], f'{pixels.shape[:2]}, its image {size}')
 
-
-def _image_size(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
-    size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
-    if size and None not in stated and size != stated:
-        category = 'images of another size (height, width) than annotated'
-        yield Issue(category, str(info['img_path']), f'{size}, annotated {stated}')
-
-
-def _map_size(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
-    size, pixels = info.get('img_shape'), info.get('gt_seg_map')
-    if size and pixels is not None and pixels.shape[:2] != size:
-        category = 'label maps of another size (height, width) than their image'
-        yield Issue(category, info['seg_map_path'], f'{pixels.shape[:2]}, its image {size}')
-
-
-def _map_values(samples: _Samples, info: Mapping[str, Any]) -> Iterator[Issue]:
-    path, step = info.get('seg_map_path'), samples.load_map
-    if not path or step is None or 'label_map' not in info:  # mmdet's are of forms that vary
-        return
-    # The numbers as the file has them: mmseg cuts them to 8 bits.
-    options = dict(backend=step.imdecode_backend, backend_args=step.backend_args)
-    pixels = mmcv.imread(path, 'unchanged', **options).squeeze()
-    if pixels.ndim != 2:
-        yield Issue('label maps of several channels', path, str(pixels.shape[2]))
-        return
-    # As mmseg does it: 0 and 255 are nothing, and the others count from 1.
-    labels = {value: value for value in np.unique(pixels).tolist()}
-    if info['reduce_zero_label']:
-        labels = {value: 255 if value in (0, 255) else value - 1 for value in labels}
-    # Of names that a config chooses, by the numbers of the whole list.
-    known = {*(info['label_map'] or range(int(min(samples.num_classes, 256))))}
-    wrong = [v for v, label in labels.items() if label not in {samples.ignore_index, *known}]
-    if wrong:
-        numbers = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
-        message = f'{numbers}, of {samples.num_classes} classes'
-        yield Issue('label maps with labels out of range', path, message)
-
-
-#: ``rule(samples, info)``, of what the pipeline has loaded.
-_SAMPLE_RULES = [_image_size, _map_size, _map_values]
+    def _map_values(self, info: Mapping[str, Any]) -> Iterator[Issue]:
+        path, step = info.get('seg_map_path'), self.load_map
+        if not path or step is None or 'label_map' not in info:  # mmdet's are of forms that vary
+            return
+        # The numbers as the file has them: mmseg cuts them to 8 bits.
+        options = dict(backend=step.imdecode_backend, backend_args=step.backend_args)
+        pixels = mmcv.imread(path, 'unchanged', **options).squeeze()
+        if pixels.ndim != 2:
+            yield Issue('label maps of several channels', path, str(pixels.shape[2]))
+            return
+        # As mmseg does it: 0 and 255 are nothing, and the others count from 1.
+        labels = {value: value for value in np.unique(pixels).tolist()}
+        if info['reduce_zero_label']:
+            labels = {value: 255 if value in (0, 255) else value - 1 for value in labels}
+        # Of names that a config chooses, by the numbers of the whole list.
+        known = {*(info['label_map'] or range(int(min(self.num_classes, 256)))), self.ignore_index}
+        if wrong := [str(value) for value, label in labels.items() if label not in known]:
+            numbers = ', '.join(wrong[:5]) + ', ...' * (len(wrong) > 5)
+            message = f'{numbers}, of {self.num_classes} classes'
+            yield Issue('label maps with labels out of range', path, message)
 
 
 def _load_all(samples: _Samples, key: str, workers: int) -> list[Issue]:

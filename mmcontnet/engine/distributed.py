@@ -18,7 +18,15 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ..errors import UserError
+
 T = TypeVar('T')
+
+#: What a launcher tells each process in the environment.
+_VARIABLES = {
+    'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+}
 
 
 def is_first_process(launcher: str, *, on_node: bool = False) -> bool:
@@ -31,6 +39,8 @@ def end_with_torchrun() -> None:
     """Have Linux end this process, if torchrun started it, when torchrun is killed."""
     if 'TORCHELASTIC_RUN_ID' in os.environ and sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.environ.get('MMCONTNET_LAUNCHER', str(os.getppid())) != str(os.getppid()):
+            sys.exit('the launcher was killed')  # while this process was starting
 
 
 def from_first_process(value: T) -> T:
@@ -55,17 +65,14 @@ def process_group(cfg: Config) -> Iterator[bool]:
 
     Yields:
         Whether there was SyncBN to replace.
+
+    Raises:
+        UserError: If no launcher has started this process, or the processes cannot meet.
     """
     replaced = False
-    if cfg.launcher != 'none' and torch.cuda.is_available():
-        environment = cfg.get('env_cfg') or {}
-        # As the runner does; init_dist alone would choose another way to start processes.
-        set_multi_processing(**environment.get('mp_cfg') or {}, distributed=True)
-        init_dist(cfg.launcher, **environment.get('dist_cfg') or {})
-    elif cfg.launcher != 'none':
-        if cfg.launcher == 'slurm':
-            _read_slurm_environment()
-        dist.init_process_group('gloo')
+    if cfg.launcher != 'none':
+        _start_group(cfg)
+    if cfg.launcher != 'none' and not torch.cuda.is_available():
         replaced = any([cfg.pop('sync_bn', None), replace_sync_bn(cfg.model)])
         cfg.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
@@ -93,6 +100,33 @@ def replace_sync_bn(config: Any) -> bool:
     return False
 
 
+def _start_group(cfg: Config) -> None:
+    if missing := [name for name in _VARIABLES[cfg.launcher] if name not in os.environ]:
+        raise UserError(
+            f'--launcher {cfg.launcher} is for processes that tools/dist_train.sh or '
+            f'tools/slurm_train.sh starts: the environment has no {", ".join(missing)}'
+        )
+    if cfg.launcher == 'slurm':
+        _read_slurm_environment()
+    try:
+        if not torch.cuda.is_available():
+            dist.init_process_group('gloo')
+            return
+        number, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if number >= gpus:
+            raise UserError(f'no GPU for process {number + 1} of this machine, which has {gpus}')
+        environment = cfg.get('env_cfg') or {}
+        # As the runner does; init_dist alone would choose another way to start processes.
+        set_multi_processing(**environment.get('mp_cfg') or {}, distributed=True)
+        init_dist(cfg.launcher, **environment.get('dist_cfg') or {})
+    except dist.DistError as error:
+        place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+        reason = str(error).partition('\n')[0]
+        raise UserError(
+            f'the processes cannot meet at {place} (MASTER_ADDR, MASTER_PORT): {reason}'
+        ) from error
+
+
 def _read_slurm_environment() -> None:
     """Translate srun's variables into those of torchrun."""
     os.environ['RANK'] = os.environ['SLURM_PROCID']
@@ -100,10 +134,9 @@ def _read_slurm_environment() -> None:
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
-        hosts = subprocess.run(
-            ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        try:
+            hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(f'{" ".join(command)}: {error}; set MASTER_ADDR') from error
+        os.environ['MASTER_ADDR'] = hosts.split()[0]

@@ -6,10 +6,12 @@ import os
 import re
 from bisect import bisect
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor
@@ -82,6 +84,8 @@ def _candidates(work_dir: Path, warnings: list[str]) -> list[str]:
 
     There may be some of an earlier run: older ones, and all of a later step than the noted one.
     """
+    if os.path.lexists(work_dir) and not work_dir.is_dir():
+        raise UserError(f'work dir {str(work_dir)!r} is no folder')
     note = work_dir / 'last_checkpoint'
     noted = note.read_text(errors='replace').strip() if note.is_file() else None
     last = work_dir / Path(noted or '').name  # also if the folder was moved
@@ -99,8 +103,20 @@ def _candidates(work_dir: Path, warnings: list[str]) -> list[str]:
     elif noted is not None:
         fault = f'names {noted!r}, which is not a file' if noted else 'is empty'
         warnings.append(f'{str(note)!r} {fault}')
-    found += sorted(steps, key=lambda path: (path.stat().st_mtime, steps[path]), reverse=True)
-    return [str(path) for path in found]
+    return [str(path) for path in [*found, *_newest_first(steps)]]
+
+
+def _newest_first(steps: Mapping[Path, int]) -> list[Path]:
+    """Sort by time of writing, and the checkpoints of a run by their steps: clocks may go back."""
+    runs = {path: str(path) for path in steps}
+    written: dict[str, float] = {}
+    for path in steps:
+        with suppress(CheckpointError, KeyError, TypeError):  # told when its turn comes
+            content = read_checkpoint(path, mmap=True)
+            runs[path] = str(content['message_hub']['runtime_info']['run'])
+        time = path.lstat().st_mtime
+        written[runs[path]] = max(time, written.get(runs[path], time))
+    return sorted(steps, key=lambda path: (written[runs[path]], steps[path]), reverse=True)
 
 
 def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
@@ -172,12 +188,22 @@ class DueValidationHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 hook.last_ckpt = known.get('last_ckpt')  # else the next best is not saved twice
+                path = os.path.abspath(runner.cfg.get('load_from') or '')
+                inside = os.path.dirname(path) == os.path.abspath(hook.out_dir)
+                if runner.cfg.get('resume') and inside:
+                    _note(runner, path)
         if due and known.get('validated') != step:
             runner.val_loop.run()
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Note it for a checkpoint that is saved after the validation."""
         runner.message_hub.update_info('validated', _step(runner))
+
+
+@master_only
+def _note(runner: Runner, path: str) -> None:
+    """Name the last checkpoint, as mmengine does when it is saved, unless it is killed there."""
+    Path(runner.work_dir, 'last_checkpoint').write_text(path)
 
 
 def _step(runner: Runner) -> int:

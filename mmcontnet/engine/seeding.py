@@ -7,6 +7,7 @@ those of each worker process that loads data. A resumed run starts its processes
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,7 +28,9 @@ class SeedHook(Hook):
     priority = 'HIGHEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Number the batches that will be loaded."""
+        """Number the batches that will be loaded, and name the run in its checkpoints."""
+        if 'run' not in runner.message_hub.runtime_info:  # as a resumed one has it
+            runner.message_hub.update_info('run', secrets.token_hex(8))
         loader = runner.train_dataloader
         if getattr(loader, 'batch_sampler', None) is not None:
             batches = SeededBatches(loader.batch_sampler, runner.seed)

@@ -80,11 +80,13 @@ def owner_of(work_dir: str) -> Iterator[None]:
     Raises:
         UserError: If another process holds it, or nothing can be written there.
     """
-    folder = Path(work_dir)
+    folder, note = Path(work_dir), Path(work_dir, 'last_checkpoint')
     new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(note) and not note.is_file():
+                raise UserError(f'{str(note)!r} is no file, or a link to nothing: delete it')
             file = stack.enter_context(open(folder / '.owner', 'a+'))
             try:
                 # Not flock, which processes that load data would hold on to for some seconds.
@@ -100,6 +102,8 @@ def owner_of(work_dir: str) -> Iterator[None]:
             file.truncate(0)
             owner = f'process {os.getpid()} on {socket.gethostname()} since {time.ctime()}'
             os.write(file.fileno(), owner.encode())  # a buffer would be written again at the end
+        except FileExistsError as error:
+            raise UserError(f'work dir {work_dir!r} is no folder, or a link to nothing') from error
         except OSError as error:
             raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
         try:

@@ -1,14 +1,17 @@
 """Several processes: mmcontnet.engine.distributed."""
 
+import os
+import socket
 import sys
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import PIPE, Popen, run
 from textwrap import dedent
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
-from mmcontnet.engine.distributed import is_first_process, replace_sync_bn
+from mmcontnet.engine.distributed import is_first_process, process_group, replace_sync_bn
+from mmcontnet.errors import UserError
 
 
 def test_sync_bn_is_replaced_wherever_a_model_names_it() -> None:
@@ -59,3 +62,37 @@ def test_processes_end_when_torchrun_is_killed(tmp_path: Path) -> None:
         launcher.kill()
         # Until nobody can write any more.
         assert launcher.communicate(timeout=60)[0] == ''
+    # Killed before this process could ask to be ended.
+    env = dict(os.environ, TORCHELASTIC_RUN_ID='none', MMCONTNET_LAUNCHER='0')
+    late = run([sys.executable, tmp_path / 'work.py'], env=env, capture_output=True, text=True)
+    assert (late.stdout, late.stderr.splitlines()[-1]) == ('', 'the launcher was killed')
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environment', 'message'),
+    [
+        ('pytorch', {}, '^--launcher pytorch is for .* no RANK, LOCAL_RANK, WORLD_SIZE, MASTER_A'),
+        ('slurm', dict(SLURM_NTASKS='1'), 'has no SLURM_PROCID, SLURM_LOCALID, SLURM_NODELIST$'),
+        (
+            'slurm',
+            dict(SLURM_NODELIST='a', PATH=''),
+            'scontrol show hostnames a: .* set MASTER_ADDR',
+        ),
+        ('slurm', dict(SLURM_NODELIST='a', MASTER_ADDR='127.0.0.1'), 'meet at 127.* in use'),
+    ],
+)
+def test_processes_that_cannot_meet_are_one_line(
+    launcher: str, environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if 'SLURM_NODELIST' in environment:
+        environment |= dict(SLURM_PROCID='0', SLURM_LOCALID='0', SLURM_NTASKS='1')
+    with monkeypatch.context() as patch, socket.create_server(('127.0.0.1', 0)) as used:
+        for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR'):
+            patch.setenv(name, '')  # what is set below goes afterwards
+            patch.delenv(name)
+        patch.setenv('MASTER_PORT', str(used.getsockname()[1]))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with pytest.raises(UserError, match=message):
+            with process_group(Config(dict(launcher=launcher, model={}))):
+                pass

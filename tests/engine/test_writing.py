@@ -8,11 +8,12 @@ from subprocess import PIPE, Popen
 from textwrap import dedent
 
 import pytest
+from mmengine.config import Config
 from mmengine.fileio import get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from mmcontnet.engine import owner_of, runner_of
+from mmcontnet.engine import find_resume_point, owner_of, runner_of
 from mmcontnet.engine.writing import ATOMIC
 from mmcontnet.errors import UserError
 
@@ -133,12 +134,58 @@ def test_a_work_dir_has_one_owner_at_a_time(tmp_path: Path) -> None:
         assert f'process {os.getpid()} on ' in (tmp_path / '.owner').read_text()
         assert not (tmp_path / 'epoch_1.pth.partial').exists()
         (tmp_path / 'epoch_1.pth').touch()
-    (tmp_path / 'full').mkdir()
-    (tmp_path / 'full/.owner').symlink_to('/dev/full')
-    for name in ('epoch_1.pth', 'full'):
-        with pytest.raises(UserError, match=f'cannot write into .*{name}'):
-            with owner_of(str(tmp_path / name)):
-                pass
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('file', "work dir '.*/file' is no folder"),
+        ('file/inner', "cannot write into '.*/file/inner': Not a directory"),
+        ('link', "work dir '.*/link' is no folder, or a link to nothing"),
+        ('x' * 300, "cannot write into '.*x': File name too long"),
+        ('full', "cannot write into '.*/full': "),
+        ('noted', "'.*/noted/last_checkpoint' is no file, or a link to nothing: delete it"),
+    ],
+)
+def test_a_work_dir_in_an_odd_state_is_one_line(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    (tmp_path / 'epoch_1.pth').touch()  # of another training, that may not be taken
+    (tmp_path / 'link').symlink_to('nothing')
+    for file, target in (('full/.owner', '/dev/full'), ('noted/last_checkpoint', 'nothing')):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).symlink_to(target)
+    with pytest.raises(UserError, match=message), owner_of(str(tmp_path / name)):
+        pass
+    cfg = Config(dict(work_dir=str(tmp_path / name), model={}))
+    if name in ('file', 'link'):
+        with pytest.raises(UserError, match=f"work dir '.*/{name}' is no folder"):
+            find_resume_point(cfg)
+    elif len(name) == 300:
+        with pytest.raises(UserError, match="cannot read '.*': File name too long"):
+            find_resume_point(cfg)
+    else:
+        assert find_resume_point(cfg) is None
+
+
+def test_without_a_note_the_run_that_wrote_last_goes_on_whatever_the_clock_said(
+    tmp_path: Path,
+) -> None:
+    train(tiny_config(tmp_path, randomness=dict(seed=1), **{'train_cfg.max_epochs': 5}))
+    train(tiny_config(tmp_path))  # another, of three epochs
+    for epoch, clock in enumerate((7, 9, 8, 4, 5), 1):
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (clock, clock))
+    (tmp_path / 'last_checkpoint').unlink()
+    cfg = Config(dict(work_dir=str(tmp_path), model={}))
+    found = []
+    for _ in range(5):
+        found.append(int(find_resume_point(cfg).checkpoint[-5]))
+        (tmp_path / f'epoch_{found[-1]}.pth').write_bytes(b'')
+        os.utime(tmp_path / f'epoch_{found[-1]}.pth', (0, 0))
+    assert found == [3, 2, 1, 5, 4]
+    # What is not there is said.
+    (tmp_path / 'epoch_9.pth').symlink_to('nothing')
+    with pytest.raises(UserError, match="epoch_9.pth' not found"):
+        find_resume_point(cfg)
 
 
 def test_a_work_dir_that_is_not_used_is_not_left(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def write_detector(folder: Path) -> Path:
     return path
 
 
+def write_tiny(folder: Path) -> Path:
+    """Write a training of one number, three epochs of two iterations, without any data."""
+    from .killer import config_of
+
+    cfg = config_of(folder / 'work', 'epochs')
+    cfg.custom_imports = dict(imports=['tests.integration.killer'])
+    cfg.log_level = 'INFO'
+    cfg.dump(folder / 'tiny.py')
+    return folder / 'tiny.py'
+
+
 def write_segmenter(folder: Path) -> Path:
     """Write a small FCN over data/labels."""
     path = folder / 'fcn.py'

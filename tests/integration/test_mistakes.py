@@ -130,16 +130,6 @@ def test_testing_names_missing_and_broken_checkpoints(
     assert "checkpoint 'cut.pth' cannot be read" in error_of('test.py', RETINANET, 'cut.pth')
 
 
-def test_launchers_explain_themselves(tmp_path: Path) -> None:
-    for tool in ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'):
-        assert f'usage: tools/{tool}' in run(tool, '--help', cwd=tmp_path).stdout
-        assert f'usage: tools/{tool}' in run(tool, cwd=tmp_path, ok=False).stdout
-    assert (
-        'GPUS must be a positive number'
-        in run('dist_train.sh', RETINANET, 'all', cwd=tmp_path, ok=False).stdout
-    )
-
-
 def test_a_training_at_another_image_size_is_not_resumed(
     tmp_path: Path, error_of: Callable[..., str]
 ) -> None:

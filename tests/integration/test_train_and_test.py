@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import cv2
@@ -95,60 +94,6 @@ assert 'pt_tcpstore_uv' not in names, names
         cwd=tmp_path,
         env={**os.environ, **env, 'MASTER_PORT': free_port()},
     )
-
-
-@pytest.mark.slow
-def test_slurm_tasks_train_and_test(detector: Path, tmp_path: Path) -> None:
-    # What srun does as far as a task can see, with a record of how it was called.
-    srun = tmp_path / 'bin/srun'
-    srun.parent.mkdir()
-    srun.write_text(
-        textwrap.dedent("""\
-            #!/usr/bin/env bash
-            echo "srun $*"
-            while [[ $1 == -* ]]; do
-                [[ $1 == --ntasks=* ]] && export SLURM_NTASKS=${1#--ntasks=}
-                if [[ $1 == -p ]]; then shift; fi
-                shift
-            done
-            for ((i = 0; i < SLURM_NTASKS; i++)); do
-                SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
-                tasks+=($!)
-            done
-            for task in "${tasks[@]}"; do wait "$task" || exit 1; done
-            """)
-    )
-    scontrol = tmp_path / 'bin/scontrol'
-    scontrol.write_text('#!/usr/bin/env bash\necho localhost\n')
-    for file in (srun, scontrol):
-        file.chmod(0o755)
-
-    env = {
-        'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
-        'GPUS': '2',
-        'GPUS_PER_NODE': '0',
-        'SLURM_NODELIST': 'localhost',
-        'MASTER_PORT': free_port(),
-        'SRUN_ARGS': '--time=5',
-    }
-    trained = run('slurm_train.sh', 'gpu', 'job', detector, 'work', cwd=tmp_path, env=env)
-    assert 'srun -p gpu --job-name=job --ntasks=2 --cpus-per-task=5' in trained.stdout
-    assert '--kill-on-bad-exit=1 --time=5' in trained.stdout
-    assert '[1][3/3]' in trained.stdout
-    tested = run('slurm_test.sh', 'gpu', 'job', detector, 'work/epoch_1.pth', cwd=tmp_path, env=env)
-    assert 'bbox_mAP' in tested.stdout
-
-
-def test_slurm_asks_for_gpus(tmp_path: Path) -> None:
-
-    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\necho "$*"\n')
-    (tmp_path / 'srun').chmod(0o755)
-    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
-    out = run(
-        'slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp', cwd=tmp_path, env=env
-    ).stdout
-    assert '--ntasks=16 --gres=gpu:8 --ntasks-per-node=8' in out
-    assert out.rstrip().endswith('train.py c.py --work-dir work --amp --launcher slurm')
 
 
 @pytest.mark.slow

@@ -1,0 +1,49 @@
+"""Image files from anybody: what all tools open them with."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import mmcv
+from PIL import Image, UnidentifiedImageError
+
+from .errors import UserError
+
+
+def check_image(path: str | Path) -> None:
+    """Look at what a file is before it is decoded; what is not there is for the reader to say.
+
+    Raises:
+        UserError: If reading it would never end, or take gigabytes: for a pipe, and for more pixels
+            than twice ``PIL.Image.MAX_IMAGE_PIXELS``.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f'cannot read image {str(path)!r}: it is no regular file')
+    # What Pillow does not know others may.
+    with warnings.catch_warnings(), suppress(UnidentifiedImageError, OSError, ValueError):
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        try:
+            Image.open(path).close()
+        except Image.DecompressionBombError as error:
+            raise UserError(f'cannot read image {str(path)!r}: {error}') from error
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Read an image file in RGB, 8 bits each, as training does: upright by its EXIF data.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    check_image(path)
+    try:
+        return Image.fromarray(mmcv.imread(path, channel_order='rgb'))
+    except OSError as error:
+        raise UserError(f'cannot read image {str(path)!r}: {error.strerror}') from error
+    except Exception as error:  # whatever the decoders raise
+        reason = (
+            'OpenCV finds no whole image of a format that it knows, with 8 or 16 bits a channel'
+        )
+        raise UserError(f'cannot read image {str(path)!r}: {reason}') from error
