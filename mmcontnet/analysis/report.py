@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from mmengine.logging import MMLogger
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
+from ..output import check_out as check_out
 
 #: What matplotlib can write.
 PICTURES = tuple(f'.{suffix}' for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
@@ -87,23 +88,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = f'|{"-" * (widths[0] + 2)}|' + ''.join(f'{"-" * (w + 1)}:|' for w in widths[1:])
     return '\n'.join([line(header), rule, *map(line, rows)])
-
-
-def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:
-    """Check before any work that a file can be written.
-
-    Args:
-        path: The file.
-        suffixes: Those it may have, with their dots and in lower case.
-        option: Which gave the file, for the message.
-
-    Raises:
-        UserError: If it has another, or there is no such folder.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f'{option} must be one of {", ".join(suffixes)}, got {str(path)!r}')
-    if not path.resolve().parent.is_dir():
-        raise UserError(f'no folder {str(path.parent)!r} for {option}')
 
 
 @contextmanager

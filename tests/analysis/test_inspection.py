@@ -67,8 +67,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('backbone', 'message'),
     [
-        (dict(type='NoNet'), "no backbone of type 'NoNet'"),
-        (dict(type='no.Net'), "no backbone of type 'no.Net'"),
+        (dict(type='NoNet'), "no 'NoNet' is registered"),
+        (dict(type='no.Net'), "no 'no.Net' is registered"),
         (dict(type='ResNet', depth=19), 'invalid depth 19'),
         (dict(type='ResNet', height=18), 'height'),
     ],
