@@ -89,7 +89,6 @@ def test_every_tool_says_it_in_one_line(
     os.mkfifo('pipe.png')
     for tool in (
         ('demo.py', 'pipe.png', config, checkpoint),
-        ('attention_map.py', 'pipe.png', config),
         ('receptive_field.py', config, '--images', 'pipe.png'),
     ):
         line = run_tool(monkeypatch, *tool)

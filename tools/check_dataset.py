@@ -9,10 +9,14 @@ import os
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmcontnet.analysis import report
-from mmcontnet.engine import check_data, load_config, report_issues, validate_datasets
+from mmcontnet.engine import (
+    ConfigOptions,
+    check_data,
+    load_config,
+    report_issues,
+    validate_datasets,
+)
 from mmcontnet.errors import UserError
 
 SPLITS = ['train', 'val', 'test']
@@ -26,7 +30,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all that was found')
     workers = len(os.sched_getaffinity(0))
     parser.add_argument('--workers', type=int, default=workers, metavar='N', help='processes')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE')
     args = parser.parse_args()
     if args.workers < 0:
         parser.error(f'--workers takes 0 or more, got {args.workers}')

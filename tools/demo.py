@@ -46,10 +46,8 @@ def main() -> None:
         if args.image.is_file():
             report.check_out(out, SUFFIXES)
         else:
-            try:
-                out.mkdir(exist_ok=True)
-            except OSError as error:
-                raise UserError(f'--out: {error}') from error
+            report.check_out(out)
+            out.mkdir(parents=True, exist_ok=True)
         device = report.check_device(args.device)
         predictor = Predictor(cfg, args.checkpoint, device, args.score_thr)
         rows = []

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import load_checkpoint, read_weights
 from mmcontnet.engine import (
+    check_components,
     check_data,
     check_model,
     is_first_process,
@@ -19,6 +20,7 @@ from mmcontnet.engine import (
     runner_of,
 )
 from mmcontnet.errors import UserError, WeightMismatchError, exit_on_user_error
+from mmcontnet.output import check_out
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,8 +93,8 @@ def read_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
     cfg.load_from = args.checkpoint
     # The checkpoint holds all weights: those of ImageNet need not be there any more.
-    if cfg.model.get('backbone'):
-        cfg.model.backbone.pop('init_cfg', None)
+    if isinstance(backbone := (cfg.get('model') or {}).get('backbone'), dict):
+        backbone.pop('init_cfg', None)
     return cfg
 
 
@@ -102,18 +104,20 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
         if is_first_process(args.launcher, on_node=True):
             check_data(cfg, ['test'])
         return
-    check_model(cfg)
+    model, scope = check_model(cfg), cfg.get('default_scope')
     if args.allow_missing:
         read_weights(args.checkpoint)
     else:
         try:
-            load_checkpoint(build_model(cfg, meta=True), args.checkpoint)
+            load_checkpoint(model, args.checkpoint)
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing tests nevertheless') from error
     check_data(cfg, ['test'])
-    scope = cfg.get('default_scope')
-    if args.out and scope != 'mmseg' and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out must be a .pkl file, got {args.out!r}')
+    if args.out:
+        check_out(args.out, None if scope == 'mmseg' else ('.pkl', '.pickle'))
+    if args.show_dir:
+        check_out(args.show_dir, option='--show-dir')
+    check_out(cfg.work_dir, option='work_dir')
     if args.show_dir and args.tta and scope == 'mmpretrain':
         raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
 
@@ -143,6 +147,9 @@ def main() -> None:
             draw_into(cfg, args.show_dir)
         if args.tta:
             use_tta(cfg)
+            build_model(cfg, meta=True)
+        if is_first_process(args.launcher):
+            check_components(cfg, ['test'])
     if args.check_only:
         return
     with exit_on_user_error('test.py'), runner_of(cfg) as runner:

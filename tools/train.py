@@ -10,6 +10,8 @@ from mmengine.config import Config
 
 from mmcontnet.engine import (
     ResumePoint,
+    build_optimization,
+    check_components,
     check_data,
     check_load_from,
     check_model,
@@ -23,6 +25,7 @@ from mmcontnet.engine import (
     validate_datasets,
 )
 from mmcontnet.errors import UserError, WeightMismatchError, exit_on_user_error
+from mmcontnet.output import check_out
 
 
 def parse_args() -> argparse.Namespace:
@@ -93,8 +96,10 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         warnings = check_load_from(cfg, args.allow_missing)
     if warnings and args.check_only:
         print(*warnings, sep='\n', file=sys.stderr)
-    check_model(cfg, args.allow_missing)
+    build_optimization(cfg, check_model(cfg, args.allow_missing))
+    check_components(cfg, parts)
     check_data(cfg, parts)
+    check_out(cfg.work_dir, option='work_dir')
     if args.check_data:
         if args.launcher != 'none':
             # The others would wait longer than their timeout for the one that decodes.

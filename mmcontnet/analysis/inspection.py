@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..builders import backbone_class, network_errors
+from ..builders import find_type, network_errors
 from ..checkpoint import load_checkpoint
 from ..errors import UserError
 
@@ -47,7 +47,7 @@ def build_backbone(
     if stages is not None:
         config.out_indices = tuple(stages)
     config.pop('init_cfg', None)
-    arguments = inspect.signature(backbone_class(config)).parameters
+    arguments = inspect.signature(find_type(MODELS, config, 'model.backbone')).parameters
     if checkpoint is None and 'zero_init_residual' in arguments:
         # It would make an identity of every residual block.
         config.zero_init_residual = False

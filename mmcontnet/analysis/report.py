@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
+from ..output import check_out as check_out
 
 
 def tool_parser(description: str | None) -> argparse.ArgumentParser:
@@ -82,23 +83,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     with console.capture() as printed:
         console.print(table)
     return printed.get().strip()
-
-
-def check_out(path: Path, suffixes: Collection[str], option: str = '--out') -> None:
-    """Check before any work that a file can be written.
-
-    Args:
-        path: The file.
-        suffixes: Those it may have, with their dots and in lower case.
-        option: Which gave the file, for the message.
-
-    Raises:
-        UserError: If it has another, or there is no such folder.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f'{option} must be one of {", ".join(suffixes)}, got {str(path)!r}')
-    if not path.resolve().parent.is_dir():
-        raise UserError(f'no folder {str(path.parent)!r} for {option}')
 
 
 @contextmanager

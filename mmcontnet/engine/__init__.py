@@ -1,7 +1,8 @@
 """Around mmengine's runner: configs, checks before work, and a run whose rules end with it."""
 
 from .checks import check_data, check_load_from, check_model
-from .config import load_config
+from .components import build_optimization, check_components
+from .config import ConfigOptions, load_config
 from .datasets import report_issues, validate_datasets
 from .distributed import is_first_process, process_group
 from .resume import ResumePoint, find_resume_point
@@ -9,7 +10,10 @@ from .run import parse_run_args, runner_of
 from .writing import owner_of
 
 __all__ = [
+    'ConfigOptions',
     'ResumePoint',
+    'build_optimization',
+    'check_components',
     'check_data',
     'check_load_from',
     'check_model',

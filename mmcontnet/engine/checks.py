@@ -7,74 +7,60 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, WEIGHT_INITIALIZERS
+from torch import nn
 
 from ..backbones.base import HybridBackbone
-from ..builders import backbone_class, build_model
+from ..builders import build_model, check_arguments, find_type, quiet
 from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
 
 
-def check_model(cfg: Config, allow_missing: bool = False) -> None:
-    """Check the backbone's type, arguments and pretrained weights.
+def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
+    """Build the model without memory, and check its initialisation and pretrained backbone.
 
-    - A backbone of this project is built, without memory. All its weights must be in the file.
+    - All weights of a backbone of this project must be in the file.
     - One of another package that loads weights as mmengine does must find half of its weights
       there: it may have layers that are not pretrained.
-    - Of any other, only the type, the names of its arguments and the file are checked: it may take
-      weights in a form of its own.
+    - Of any other, only the file is read: it may take weights in a form of its own.
 
     Args:
         cfg: The whole config.
         allow_missing: Accept weights that do not fit, as mmengine does.
 
+    Returns:
+        The model, on the meta device.
+
     Raises:
-        UserError: For an unknown type or argument, a value that the backbone refuses, or pretrained
-            weights that are missing.
+        UserError: If it cannot be built, or pretrained weights are missing.
         WeightMismatchError: For pretrained weights that do not fit.
     """
-    config = (cfg.get('model') or {}).get('backbone')
-    if config is None:
-        return
-    found = backbone_class(config)
-    _check_arguments(found, config)
-    ours = inspect.isclass(found) and issubclass(found, HybridBackbone)
-    backbone = None
-    try:
-        with torch.device('meta'):
-            backbone = MODELS.build(config)
-    except Exception as error:
-        # Those of others may need a device; what is wrong with them the runner says.
-        if ours and isinstance(error, ValueError):
-            raise UserError(f'model.backbone: {error}') from error
-        if ours:
-            raise
-    init_cfg = config.get('init_cfg') or []
-    for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
+    with quiet():
+        model = build_model(cfg, meta=True)
+    for name, module in model.named_modules():
+        for key, init in _init_cfgs(f'model.{name}'.rstrip('.'), module):
+            own = isinstance(init, Mapping) and type(module).init_weights != BaseModule.init_weights
+            if not own:  # those of others may know more types
+                found = find_type(WEIGHT_INITIALIZERS, init, key)
+                check_arguments(found, init, key, ('override',))
+    backbone = getattr(model, 'backbone', None)
+    ours = isinstance(backbone, HybridBackbone)
+    for _, init in _init_cfgs('model.backbone', backbone):
         if init.get('type') == 'Pretrained' and (ours or '://' not in init['checkpoint']):
             try:
                 _check_pretrained(backbone, init['checkpoint'], init.get('prefix') or '')
             except WeightMismatchError:
                 if not allow_missing:
                     raise
+    return model
 
 
-def _check_arguments(found: Any, config: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(found).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    name = found.__name__
-    if unknown := sorted(set(config) - set(parameters) - {'type', '_scope_'}):
-        raise UserError(
-            f'model.backbone: {name} has no argument {", ".join(unknown)}; '
-            f'it takes {", ".join(parameters)}'
-        )
-    required = [key for key, p in parameters.items() if p.default is p.empty]
-    if missing := [key for key in required if key not in config]:
-        raise UserError(f'model.backbone: {name} needs {", ".join(missing)}')
+def _init_cfgs(key: str, module: Any) -> Iterator[tuple[str, Any]]:
+    configs = module.init_cfg if isinstance(module, BaseModule) else None
+    several = configs if isinstance(configs, list | tuple) else [configs]
+    yield from ((f'{key}.init_cfg', config) for config in several if config is not None)
 
 
 def _check_pretrained(backbone: Any, checkpoint: str, prefix: str) -> None:
@@ -118,8 +104,6 @@ def check_load_from(cfg: Config, allow_missing: bool = False) -> list[str]:
         UserError: If the file cannot be read.
         WeightMismatchError: If the backbone's weights are not there or do not fit.
     """
-    if not isinstance(cfg.load_from, str):  # as --cfg-options makes of a name with commas
-        raise UserError(f'load_from must be one file or URL, got {cfg.load_from!r}')
     if allow_missing or 'backbone' not in cfg.model:
         read_weights(cfg.load_from)
         return []

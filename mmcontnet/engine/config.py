@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import traceback
@@ -9,12 +10,26 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
 from ..errors import UserError
+
+
+class ConfigOptions(DictAction):
+    """``--cfg-options``; what is no ``KEY=VALUE`` is a mistake on the command line."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Read the options."""
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:
+            raise argparse.ArgumentError(self, f'must be KEY=VALUE, got {values}') from error
 
 
 def find_config(name: str) -> str:
@@ -90,8 +105,9 @@ def load_config(
         raise UserError(f'cannot read config {path!r}{_place_of(error)}: {reason}') from error
     try:
         cfg.merge_from_dict(dict(options or {}))
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
         raise UserError(f'--cfg-options do not fit config {path!r}: {error}') from error
+    _check_kinds(cfg)
     name = os.path.splitext(os.path.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     cfg.launcher = launcher
@@ -106,6 +122,17 @@ def load_config(
                 loader.setdefault('pin_memory', True)
                 loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
     return cfg
+
+
+def _check_kinds(cfg: Config) -> None:
+    """Check that what the runner takes is of the kinds that it says."""
+    for key, hint in get_type_hints(Runner.__init__).items():
+        kinds = tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
+        kinds += (tuple,) * (list in kinds) + (int,) * (key == 'log_level')
+        if key != 'cfg' and cfg.get(key) is not None and not isinstance(cfg[key], kinds):
+            names = [kind.__name__ for kind in kinds if kind.__module__ == 'builtins']
+            accepted = ' or '.join(name for name in names if name != 'NoneType')
+            raise UserError(f'{key} must be of type {accepted}, got {cfg[key]!r:.100}')
 
 
 def _place_of(error: Exception) -> str:

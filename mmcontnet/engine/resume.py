@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..builders import build_model
+from ..builders import build_model, parts_of
 from ..checkpoint import find_fault, load_weights, read_checkpoint, unwrap
 from ..errors import CheckpointError, UserError, WeightMismatchError
+from .components import build_optimization
 
 
 class ResumePoint(NamedTuple):
@@ -27,7 +29,7 @@ class ResumePoint(NamedTuple):
     Attributes:
         checkpoint: The file.
         randomness: The config's, with the seed of the run that is resumed.
-        warnings: What is wrong with newer checkpoints, and that the config has another seed.
+        warnings: What is wrong with newer checkpoints, and what the config has changed.
     """
 
     checkpoint: str
@@ -48,7 +50,8 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
 
     Raises:
         UserError: If all checkpoints there are broken, or the given one is; if the weights are
-            not those of the model; or if the folder cannot be read.
+            not those of the model, or the states those of other optimizers or schedulers; or if
+            the folder cannot be read.
     """
     warnings: list[str] = []
     try:
@@ -63,11 +66,14 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
                 raise
             warnings.append(str(error))
             continue
-        if 'backbone' in cfg.model:
-            _check_weights(cfg, content['state_dict'], path)
-        randomness = dict(cfg.get('randomness') or {})
         if warnings:
             warnings.append(f'resuming from {path!r}')
+        if cfg.get('model'):
+            model = _check_weights(cfg, content['state_dict'], path)
+            known = content['message_hub'].get('runtime_info') or {}
+            warnings += _changes(known.get('settings'), settings_of(cfg), path)
+            _check_optimization(cfg, model, content, path)
+        randomness = dict(cfg.get('randomness') or {})
         if (seed := content['meta'].get('seed')) is not None:
             # mmengine would take it too late, with the order of the samples already drawn.
             if (given := randomness.get('seed', seed)) not in (None, seed):
@@ -119,7 +125,7 @@ def _newest_first(steps: Mapping[Path, int]) -> list[Path]:
     return sorted(steps, key=lambda path: (written[runs[path]], steps[path]), reverse=True)
 
 
-def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
+def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> nn.Module:
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) or not isinstance(k, str)}
     if fault := find_fault(tensors):
         raise UserError(f'cannot resume from {path!r}: {fault}')
@@ -136,6 +142,69 @@ def _check_weights(cfg: Config, state: Mapping[str, Any], path: str) -> None:
                 f'cannot resume from {path!r}: {name} is {tuple(weights[name].shape)} there and '
                 f'{tuple(tensor.shape)} here, as for another img_size'
             )
+    return model
+
+
+def _check_optimization(cfg: Config, model: nn.Module, content: Any, path: str) -> None:
+    """Check that optimizer and schedulers can go on: PyTorch and mmengine would take others'."""
+    optimizer, schedulers = build_optimization(cfg, model)
+    if optimizer is None:
+        return
+    # What loading takes out of it stays in the content.
+    state = {k: {**v} if isinstance(v, Mapping) else v for k, v in content['optimizer'].items()}
+    cannot = f'cannot resume from {path!r}: its optimizer is not the optim_wrapper of the config'
+    try:
+        optimizer.load_state_dict(state)
+    except Exception as error:  # whatever another optimizer's state leads to
+        raise UserError(f'{cannot}: {error}') from error
+    several = isinstance(optimizer, OptimWrapperDict)
+    for wrapper in optimizer.values() if several else [optimizer]:
+        for group in wrapper.param_groups:
+            if missing := sorted(wrapper.optimizer.defaults.keys() - group.keys()):
+                raise UserError(f'{cannot}: it has no {", ".join(missing)}')
+    saved = [set(state) for state in content.get('param_schedulers', []) if not several]
+    here = [set(scheduler.state_dict()) for scheduler in schedulers]
+    if len(saved) != len(here) or any(map(set.difference, here, saved)):
+        names = ', '.join(type(scheduler).__name__ for scheduler in schedulers)
+        raise UserError(
+            f'cannot resume from {path!r}: the states of its {len(saved)} schedulers are not of '
+            f'the param_scheduler of the config, {names or None}'
+        )
+
+
+def settings_of(cfg: Config) -> dict[str, Any]:
+    """Return what a training's result depends on beside model and data, by keys of the config."""
+    variable = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS'}.get(cfg.launcher, '')
+    settings = {'processes': int(os.environ.get(variable, 1))}
+    for name in ('batch_size', 'sampler', 'batch_sampler', 'drop_last'):
+        settings[f'train_dataloader.{name}'] = cfg.train_dataloader.get(name)
+    for name in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'):
+        settings[name] = cfg.get(name)
+    return {
+        key: value if isinstance(value, str | int | float) else str(value)
+        for name, setting in settings.items()
+        for key, value in parts_of(name, setting)
+        if value is not None and not isinstance(value, Mapping | list | tuple)
+    }
+
+
+def _changes(then: Any, now: Mapping[str, Any], path: str) -> list[str]:
+    """Say which settings are not those that a checkpoint notes, if it does.
+
+    Raises:
+        UserError: For a type whose state cannot be that of another.
+    """
+    then = then if isinstance(then, Mapping) else now
+    changes = []
+    for key in sorted({*then, *now} - {'samples'}):
+        before, after = then.get(key), now.get(key)
+        if before != after:
+            changes.append(f'{key} was {before}, is {after}')
+            if re.fullmatch(r'optim_wrapper\.optimizer\.type|param_scheduler\..*type', key):
+                raise UserError(f'cannot resume from {path!r}: {changes[-1]}')
+    text = f'resuming from {path!r} with other settings, so the result differs: '
+    note = ' (optimizer and schedulers keep the values of the checkpoint)'
+    return [text + '; '.join(changes) + note] if changes else []
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -165,17 +234,24 @@ def _read(path: str) -> dict[str, Any]:
     return content
 
 
-class DueValidationHook(Hook):
+class ResumeHook(Hook):
     """Before a resumed training goes on, does the validation that its checkpoint lacks.
 
     mmengine saves a checkpoint, then validates, and saves it again only if it is the best. Whatever
     a validation changes (the best checkpoint, schedulers, early stopping) is missing in the first.
+    The hook also notes in checkpoints which settings the next resume compares with its own.
     """
 
     priority = 'LOWEST'  # when all hooks are ready to train
 
     def before_train(self, runner: Runner) -> None:
-        """Validate if the run would have done so next."""
+        """Note the settings, and validate if the run would have done so next."""
+        samples, hub = len(runner.train_dataloader.dataset), runner.message_hub
+        before = hub.runtime_info.get('settings', {}).get('samples', samples)
+        if before != samples:
+            differs = f'resuming with {samples} samples to train on, not {before}'
+            runner.logger.warning(f'{differs} as before, so the result differs')
+        hub.update_info('settings', {**settings_of(runner.cfg), 'samples': samples})
         loop = runner.train_loop
         if not (runner.val_loop and isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop)):
             return

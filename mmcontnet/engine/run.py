@@ -9,14 +9,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoint import safe_loading
 from ..errors import UserError, add_traceback_option
+from .config import ConfigOptions
 from .distributed import end_with_torchrun, from_first_process, process_group
-from .resume import DueValidationHook, ResumePoint
+from .resume import ResumeHook, ResumePoint
 from .seeding import SeedHook
 from .writing import write_checkpoints_atomically
 
@@ -29,7 +30,7 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change the config, e.g. model.backbone.with_cp=True train_dataloader.batch_size=4',
     )
@@ -76,7 +77,7 @@ def runner_of(
                 cfg.randomness = resume.randomness
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
             runner.register_hook(SeedHook())
-            runner.register_hook(DueValidationHook())
+            runner.register_hook(ResumeHook())
             write_checkpoints_atomically(runner)
             for warning in warnings:
                 runner.logger.warning(warning)

@@ -58,7 +58,7 @@ def test_weights_come_from_the_checkpoint_of_the_whole_model(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ('backbone', 'message'),
     [
-        (dict(type='no.Net'), "no backbone of type 'no.Net'"),
+        (dict(type='no.Net'), "no 'no.Net' is registered"),
         (dict(type='ResNet', depth=19), 'invalid depth 19'),
     ],
 )

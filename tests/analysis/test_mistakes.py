@@ -1,8 +1,13 @@
 """What is wrong with a command line of the tools is said in one line, and no file is left."""
 
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
+
+from mmcontnet.errors import UserError
+from mmcontnet.output import check_out
 
 from ..inprocess import run_tool
 from ..integration.cli import ROOT
@@ -14,6 +19,7 @@ LENET = 'export_onnx.py mmpretrain::lenet/lenet5_mnist.py --shape 32 32'  # for 
 MISTAKES = [
     ('benchmark.py a.py --rounds 4', '--rounds must be at least 5'),
     ('benchmark.py a.py --shape 0 3', 'argument --shape: must be at least 1, got 0'),
+    ('receptive_field.py fcn.py --out data.png', "--out 'data.png' is not a file"),
     ('benchmark.py a.py --json no/such/a.json', "no folder 'no/such' for --json"),
     ('benchmark.py a.py', "config 'a.py' not found"),
     ('check_dataset.py a.py --json no/such/a.json', "no folder 'no/such' for --json"),
@@ -30,6 +36,7 @@ MISTAKES = [
     ('demo.py image.png fcn.py fcn.pth --out image.png', '--out must not be IMAGE'),
     ('demo.py image.png fcn.py fcn.pth --out x.txt', '--out must be one of .'),
     ('demo.py image.png fcn.py fcn.pth --out none/x.png', "no folder 'none'"),
+    ('demo.py data.png fcn.py fcn.pth --out image.png', "--out: cannot write 'image.png': Not a"),
     ('demo.py image.png fcn.py fcn.pth --device abacus', '--device abacus: Expected one of cpu'),
     (f'{LENET} --out m.onnx', 'the network cannot be exported: RuntimeError: '),
     (f'{LENET} --out m.txt', '--out must be one of .onnx'),
@@ -60,6 +67,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(image.parent)
     write_segmenter(image.parent)
+    (image.parent / 'data.png').mkdir()
+    shutil.copy(image, 'data.png')
     before = sorted(image.parent.iterdir())
     tool, *arguments = command.split()
     status = run_tool(monkeypatch, tool, *arguments)
@@ -68,3 +77,21 @@ def test_mistakes_are_one_line(
     assert line.startswith(f'{tool}: error: {message}')
     assert '\n' not in line
     assert sorted(image.parent.iterdir()) == before
+
+
+def test_a_full_disk_and_what_is_read_only_are_found_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / 'link').symlink_to('nowhere')
+    for folder in ('/proc/run', tmp_path / 'link/run'):  # which root cannot write either
+        with pytest.raises(UserError, match='^--out: cannot write '):
+            check_out(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        for path, suffixes in ((tmp_path / 'run/a', None), (tmp_path / 'a.json', ['.json'])):
+            with pytest.raises(UserError, match='^--out: cannot write .*: File too large$'):
+                check_out(path, suffixes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    check_out(tmp_path / 'run/a')
+    check_out(tmp_path / 'a.json', ['.json'])
+    assert [path.name for path in tmp_path.iterdir()] == ['link']

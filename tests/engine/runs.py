@@ -32,19 +32,20 @@ class Noise(BaseDataset):
 
 @MODELS.register_module()
 class Recorder(BaseModel):
-    """Learns one number; ``seen`` has each iteration's samples and a number of its own."""
+    """Learns two numbers; ``seen`` has each iteration's samples and a number of its own."""
 
     seen: list[Any] = []
 
     def __init__(self, data_preprocessor: dict | None = None) -> None:
         super().__init__(data_preprocessor)
         self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.other = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, samples: torch.Tensor, mode: str) -> Any:
         if mode == 'predict':
             return [0]
         self.seen.append((samples.tolist(), torch.rand(()).item()))
-        return dict(loss=self.weight * samples.sum())
+        return dict(loss=(self.weight + self.other) * samples.sum())
 
 
 @METRICS.register_module()

@@ -1,5 +1,6 @@
 """What the checks refuse is in tests/integration/test_mistakes.py; here, what they must not."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ from mmengine.registry import MODELS
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
 from mmcontnet.backbones.base import HybridBackbone
+from mmcontnet.builders import check_arguments
 from mmcontnet.checkpoint import safe_loading
-from mmcontnet.engine import check_data, check_load_from, check_model, load_config
+from mmcontnet.engine import (
+    build_optimization,
+    check_components,
+    check_data,
+    check_load_from,
+    check_model,
+    load_config,
+)
 from mmcontnet.errors import UserError, WeightMismatchError
 
 from .. import families
@@ -35,8 +44,8 @@ ROOT = Path(__file__).parents[2]
 )
 def test_stock_configs_are_accepted_but_for_their_data(base: str, tmp_path: Path) -> None:
     (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
+    check_all(tmp_path / 'config.py', {})
     cfg = load_config(str(tmp_path / 'config.py'))
-    check_model(cfg)
     if 'cifar' in base:  # downloads its data by itself
         check_data(cfg, ['train', 'val'])
     else:
@@ -51,9 +60,14 @@ def test_mmsegs_own_configs_are_found() -> None:
         load_config('mmseg::none.py')
 
 
-def pretrained(path: Path, arch: str = 's') -> Config:
+def config_of(**backbone: Any) -> Config:
+    model = dict(type='ImageClassifier', backbone=backbone)
+    return Config(dict(default_scope='mmpretrain', model=model))
+
+
+def pretrained(path: Path) -> Config:
     init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
-    return Config(dict(model=dict(backbone=dict(type='ConTNet', arch=arch, init_cfg=init_cfg))))
+    return config_of(type='ConTNet', arch='s', init_cfg=init_cfg)
 
 
 @pytest.mark.parametrize(
@@ -180,35 +194,135 @@ def test_data_of_other_backends_are_left_to_them() -> None:
     check_data(Config(dict(train_dataloader=dict(dataset=listed))), ['train'])
 
 
-def test_a_model_without_a_backbone_is_left_alone() -> None:
-    check_model(Config(dict(model=dict(type='Anything'))))
-    check_model(Config(dict(model=dict(backbone=dict(type=ConTNet, arch='s')))))
+RETINANET = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
+DATASET = 'train_dataloader.dataset'
+MISTAKES = {
+    # What is no config.
+    'model': (5, 'must be of type dict, got 5'),
+    'model.neck': (5, 'must be a dict with a type, got 5'),
+    'model.backbone.init_cfg': (5, 'must be a dict with a type, got 5'),
+    f'{DATASET}.pipeline': (5, 'must be a dict with a type, got 5'),
+    'optim_wrapper.optimizer': (5, 'must be a dict with a type, got 5'),
+    'custom_hooks': (5, 'must be of type list or tuple, got 5'),
+    'val_evaluator': (5, 'must be of type dict or list or tuple, got 5'),
+    # Types.
+    'model.type': ('RetinaNt', "no 'RetinaNt' is registered as model; did you mean RetinaNet"),
+    'model.neck.type': ('FPNN', "no 'FPNN' is registered as model; did you mean FPN"),
+    'model.train_cfg.assigner.type': ('None', "no 'None' is registered as task util"),
+    f'{DATASET}.type': ('Coco', "no 'Coco' is registered as dataset"),
+    f'{DATASET}.pipeline.0.type': ('no.Load', "no 'no.Load' is registered as transform"),
+    'train_dataloader.sampler.type': ('X', "no 'X' is registered as data sampler"),
+    'train_dataloader.batch_sampler.type': ('X', "no 'X' is registered as data sampler"),
+    'train_dataloader.collate_fn.type': ('colate', "no 'colate' is registered as function"),
+    'val_evaluator.type': ('CocoMetrik', "no 'CocoMetrik' is registered as metric"),
+    'optim_wrapper.type': ('X', "no 'X' is registered as optim_wrapper"),
+    'optim_wrapper.optimizer.type': ('SDG', "no 'SDG' is registered as optimizer"),
+    'optim_wrapper.constructor': ('X', "no 'X' is registered as optimizer wrapper constructor"),
+    'param_scheduler.0.type': ('LinearLr', "no 'LinearLr' is registered as parameter scheduler"),
+    'default_hooks.checkpoint.type': ('X', "no 'X' is registered as hook"),
+    'visualizer.vis_backends.0.type': ('X', "no 'X' is registered as vis_backend"),
+    'train_cfg.type': ('X', "no 'X' is registered as loop"),
+    'model_wrapper_cfg.type': ('X', "no 'X' is registered as model_wrapper"),
+    'runner_type': ('X', "no 'X' is registered as runner"),
+    # Arguments.
+    'model.neck.chanels': (3, 'FPN has no argument chanels; it takes in_channels, out_channels, '),
+    'model.backbone.depth': (3, 'ConTNet has no argument depth; it takes arch, downsample'),
+    'model.backbone.arch': ('xl', "ConTNet: ValueError: ConTNet has no arch 'xl'; choose from"),
+    'model.bbox_head.loss_cls.gama': (2, 'FocalLoss has no argument gama; it takes use_sigmoid'),
+    'model.train_cfg.assigner.pos': (2, 'MaxIoUAssigner has no argument pos; it takes pos_iou_thr'),
+    f'{DATASET}.ann_fil': ('x', 'CocoDataset has no argument ann_fil; it takes seg_map_suffix'),
+    f'{DATASET}.pipeline.2.scal': (3, 'Resize has no argument scal; it takes scale, scale_factor'),
+    f'{DATASET}.pipeline.3.prob': (3, 'RandomFlip: ValueError: probs must be float'),
+    'train_dataloader.batchsize': (3, 'DataLoader has no argument batchsize; it takes batch_size'),
+    'train_dataloader.batch_size': ('x', 'batch_size should be a positive integer'),
+    'val_evaluator.metrik': ('x', 'CocoMetric has no argument metrik; it takes ann_file, metric'),
+    'optim_wrapper.optimizer.rate': (1, 'SGD has no argument rate; it takes params, lr'),
+    'optim_wrapper.optimizer.lr': (-1, 'SGD: ValueError: Invalid learning rate: -1'),
+    'param_scheduler.0.factor': (1, 'LinearLR has no argument factor; it takes optimizer'),
+    'param_scheduler.0.start_factor': (7, 'LinearLR: ValueError: Starting multiplicative factor'),
+    'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
+    'train_cfg.epochs': (5, 'EpochBasedTrainLoop has no argument epochs; it takes max_epochs'),
+}
+
+
+def check_all(path: Path | str, options: dict[str, Any]) -> None:
+    cfg = load_config(str(path), {'model.backbone.init_cfg': None, **options})
+    model = check_model(cfg)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    check_components(cfg, ['train', 'val'])
+    build_optimization(cfg, model)
+
+
+@pytest.mark.parametrize('option', MISTAKES)
+def test_mistakes_are_told_with_their_key(option: str) -> None:
+    value, message = MISTAKES[option]
+    # A wrong type or value is told at what has it, an argument that nobody takes at its owner.
+    owner = option.rpartition('.')[0]
+    keys = {option, owner or option, owner.rpartition('.')[0] or option}
+    with pytest.raises(UserError) as error:
+        check_all(RETINANET, {option: value})
+    key = next(key for key in sorted(keys, key=len)[::-1] if str(error.value).startswith(key))
+    assert str(error.value).removeprefix(key).lstrip(': ').startswith(message)
+
+
+class Base:
+    def __init__(self, a: int, b: int = 0) -> None: ...
+
+
+class HandsOn(Base):
+    def __init__(self, *args: Any, c: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+class Keeps(Base):
+    def __init__(self, c: int = 0, **kwargs: Any) -> None:
+        self.d = kwargs.pop('d', None)
+        super().__init__(**kwargs)
+
+
+def function(a: int, **kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ('found', 'accepted', 'mistake'),
+    [
+        (Base, dict(a=1), dict(a=1, c=1)),
+        (HandsOn, dict(a=1, b=1, c=1), dict(c=1, d=1)),
+        (HandsOn, dict(c=1), dict(a=1)),
+        (Keeps, dict(c=1, d=1, e=1), None),
+        (function, dict(a=1, d=1), dict(d=1)),
+        (partial(function, a=1), dict(d=1), None),
+        (dict, dict(a=1), None),
+    ],
+)
+def test_arguments_are_refused_only_if_nobody_takes_them(
+    found: Any, accepted: dict[str, int], mistake: dict[str, int] | None
+) -> None:
+    check_arguments(found, accepted, 'key', ())
+    if mistake is not None:
+        with pytest.raises(UserError, match='^key: (Base|HandsOn|function) (has no|needs) '):
+            check_arguments(found, mistake, 'key', ())
+
+
+#: Of a function whose module is one of ours.
+WITHIN = {'__name__': 'mmcontnet.layers.defect'}
+exec('def fail(error): raise error("from within")', WITHIN)
 
 
 @MODELS.register_module()
 class Defective(HybridBackbone):
     """Raises what a defect of a constructor would."""
 
-    def __init__(self, error: type[Exception], with_cp: bool = False) -> None:
-        raise error('from within')
+    def __init__(self, error: type[Exception]) -> None:
+        WITHIN['fail'](error)  # type: ignore[operator]
 
 
 def test_a_defect_of_ours_is_not_reported_as_a_mistake_of_the_users() -> None:
-    config = dict(type='Defective', error=ValueError)
-    with pytest.raises(UserError, match=r'^model\.backbone: from within$'):
-        check_model(Config(dict(model=dict(backbone=config))))
+    with pytest.raises(UserError, match=r'^model\.backbone: Defective: ValueError: from within$'):
+        check_model(config_of(type='Defective', error=ValueError))
     for error in (TypeError, AttributeError, KeyError, RuntimeError):
         with pytest.raises(error, match='from within'):
-            check_model(Config(dict(model=dict(backbone={**config, 'error': error}))))
-
-
-def test_wrong_arguments_are_named() -> None:
-    config = dict(type='Defective', with_cp=True)
-    with pytest.raises(UserError, match=r'^model\.backbone: Defective needs error$'):
-        check_model(Config(dict(model=dict(backbone=config))))
-    config = dict(type='Defective', error=TypeError, depth=5)
-    with pytest.raises(UserError, match=r'has no argument depth; it takes error, with_cp$'):
-        check_model(Config(dict(model=dict(backbone=config))))
+            check_model(config_of(type='Defective', error=error))
 
 
 def test_a_start_from_weights_needs_those_of_the_backbone(tmp_path: Path) -> None:
@@ -223,6 +337,3 @@ def test_a_start_from_weights_needs_those_of_the_backbone(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r'1 of \d+ tensors .*backbone\.stem\.conv\.weight'):
         check_load_from(cfg)
     assert check_load_from(cfg, allow_missing=True) == []
-    cfg.load_from = ['a', 'b']
-    with pytest.raises(UserError, match='load_from must be one file or URL'):
-        check_load_from(cfg)

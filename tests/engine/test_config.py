@@ -1,12 +1,13 @@
 """Configs by name: mmcontnet.engine.config."""
 
 import re
+from argparse import ArgumentError, ArgumentParser
 from pathlib import Path
 
 import pytest
 
+from mmcontnet.engine import ConfigOptions, load_config
 from mmcontnet.engine import config as module
-from mmcontnet.engine import load_config
 from mmcontnet.engine.config import find_config
 from mmcontnet.errors import UserError
 
@@ -81,3 +82,8 @@ def test_what_a_config_raises_is_told_with_its_place(
 def test_options_that_do_not_fit_are_named() -> None:
     with pytest.raises(UserError, match=r'^--cfg-options do not fit .*: '):
         load_config('cont_ti', {'model.backbone.arch.depth.0': 3})
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    for text in ('model', 'model.arch=(1,2'):
+        with pytest.raises(ArgumentError, match=r'must be KEY=VALUE, got \['):
+            parser.parse_args(['--cfg-options', text])

@@ -1,6 +1,7 @@
 """Which checkpoint a run is resumed from."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,58 @@ def test_a_resumed_run_keeps_its_seed_whatever_the_config_says(tmp_path: Path) -
         assert resume.warnings == ([warning] if given else [])
         assert resume.randomness['seed'] == 0
     assert train(cfg, resume) == whole[4:]
+
+
+STEP, COSINE = dict(type='StepLR', step_size=1), dict(type='CosineAnnealingLR', T_max=3)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'optim_wrapper.optimizer.type': 'Adam'}, r'optimizer\.type was SGD, is Adam$'),
+        (
+            {'optim_wrapper.paramwise_cfg.custom_keys.other.lr_mult': 2},
+            'its optimizer is not the optim_wrapper of the config: .*different number of param',
+        ),
+        ({'param_scheduler': [COSINE]}, r'param_scheduler\.0\.type was StepLR, is CosineAnneal'),
+        ({'param_scheduler': [STEP, COSINE]}, r'param_scheduler\.1\.type was None, is Cosine'),
+        ({'param_scheduler': None}, r'param_scheduler\.0\.type was StepLR, is None$'),
+    ],
+)
+def test_other_optimizers_and_schedules_cannot_go_on(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    cfg = tiny_config(tmp_path, param_scheduler=[STEP], **{'train_cfg.max_epochs': 1})
+    train(cfg)
+    changed = tiny_config(tmp_path, **{'param_scheduler': [STEP], **changes})
+    with pytest.raises(UserError, match=f"^cannot resume from '.*epoch_1.pth': .*{message}"):
+        find_resume_point(changed)
+    # Nor where the checkpoint does not note the settings.
+    content = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    del content['message_hub']['runtime_info']['settings']
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    with pytest.raises(UserError, match="^cannot resume from '.*epoch_1.pth': .*of the config"):
+        find_resume_point(changed)
+
+
+def test_other_settings_are_told_with_both_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    train(tiny_config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    loader = {'batch_size': 4, 'dataset.indices': 6, 'num_workers': 0}
+    changes = {f'train_dataloader.{name}': value for name, value in loader.items()}
+    cfg = tiny_config(tmp_path, launcher='pytorch', **{'optim_wrapper.optimizer.lr': 1}, **changes)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    (warning,) = find_resume_point(cfg).warnings  # type: ignore[union-attr]
+    assert re.fullmatch(
+        r"resuming from '.*epoch_1\.pth' with other settings, so the result differs: "
+        r'optim_wrapper\.optimizer\.lr was 0\.1, is 1; processes was 1, is 2; '
+        r'train_cfg\.max_epochs was 1, is 3; train_dataloader\.batch_size was 2, is 4 \(.*\)',
+        warning,
+    )
+    cfg.launcher, cfg.log_level = 'none', 'WARNING'
+    train(cfg, find_resume_point(cfg))
+    assert 'resuming with 6 samples to train on, not 8 as before' in capsys.readouterr().out
 
 
 def test_the_config_stays_as_it_is(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Common mistakes end in one clear line, before any long work."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,16 +44,8 @@ def error_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
             "train_dataloader: data_root 'data/coco/' not found",
         ),
         (
-            [RETINANET, '--cfg-options', SCRATCH, 'model.backbone.depth=50'],
-            'model.backbone: ConTNet has no argument depth; it takes arch, downsample',
-        ),
-        (
-            [RETINANET, '--cfg-options', SCRATCH, 'model.backbone.arch=xl'],
-            "model.backbone: ConTNet has no arch 'xl'; choose from",
-        ),
-        (
-            [RETINANET, '--cfg-options', 'model.backbone.type=ConvNet'],
-            "model.backbone: no backbone of type 'ConvNet' is registered",
+            [RETINANET, '--cfg-options', SCRATCH, 'default_hooks.logger.type=Loger'],
+            "default_hooks.logger: no 'Loger' is registered as hook; did you mean LoggerHook",
         ),
         ([RETINANET, '--resume', 'missing.pth'], "checkpoint 'missing.pth' not found"),
     ],
@@ -116,6 +109,28 @@ def test_missing_annotations_and_a_full_disk_are_named(
     (tmp_path / 'data/coco/annotations/instances_val2017.json').unlink()
     line = error_of('train.py', config)
     assert "val_dataloader: ann_file 'data/coco/annotations/instances_val2017.json'" in line
+
+
+@pytest.mark.parametrize('only', [[], ['--check-only']])
+def test_what_cannot_be_written_is_known_before_work_starts(
+    only: list[str], tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    make_coco(tmp_path / 'data/coco', images=1)
+    config = write_detector(tmp_path)
+    torch.save(dict(state_dict=build_model(load_config(str(config))).state_dict()), 'w.pth')
+    (tmp_path / 'folder.pkl').mkdir()
+    before = sorted(tmp_path.rglob('*'))
+    line = error_of('train.py', config, *only, '--work-dir', 'w.pth/run')
+    assert re.search("cannot write (into )?'w.pth/run': Not a directory$", line)
+    for option, path, message in (
+        ('--work-dir', 'w.pth', "work_dir: cannot write 'w.pth': Not a directory"),
+        ('--show-dir', 'w.pth', "--show-dir: cannot write 'w.pth': Not a directory"),
+        ('--show-dir', 'x' * 300, 'File name too long'),
+        ('--out', 'folder.pkl', "--out 'folder.pkl' is not a file"),
+        ('--out', 'none/x.pkl', "no folder 'none' for --out"),
+    ):
+        assert error_of('test.py', config, 'w.pth', *only, option, path).endswith(message)
+    assert sorted(tmp_path.rglob('*')) == before
 
 
 def test_testing_names_missing_and_broken_checkpoints(

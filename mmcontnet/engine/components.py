@@ -1,0 +1,160 @@
+"""Check the types and arguments of what a run will build."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    EVALUATOR,
+    FUNCTIONS,
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    MODEL_WRAPPERS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    RUNNERS,
+    TRANSFORMS,
+    VISBACKENDS,
+    VISUALIZERS,
+    Registry,
+)
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..builders import build, check_arguments, explained, find_type, quiet
+from ..errors import UserError
+
+#: For what stands under a key: where its type is registered, and the arguments that its builder
+#: adds or takes away (None: any).
+_RULES: dict[str, tuple[Registry, Collection[str] | None]] = {
+    'dataset': (DATASETS, ()),
+    'datasets': (DATASETS, ()),
+    'pipeline': (TRANSFORMS, ()),
+    'switch_pipeline': (TRANSFORMS, ()),
+    'sampler': (DATA_SAMPLERS, ('dataset', 'seed')),
+    'batch_sampler': (DATA_SAMPLERS, ('sampler', 'batch_size')),
+    'collate_fn': (FUNCTIONS, None),
+    'worker_init_fn': (FUNCTIONS, None),
+    'metrics': (METRICS, ()),
+    'vis_backends': (VISBACKENDS, ('save_dir',)),
+}
+#: What the runner takes out of a data loader's arguments.
+_OWN = ('num_batch_per_epoch', 'disable_subprocess_warning')
+
+#: For schedulers over epochs, before the data are read.
+_EPOCH_LENGTH = 10**6
+
+
+@quiet()
+def check_components(cfg: Config, parts: Sequence[str]) -> None:
+    """Check what a run builds beside its model and optimizer, without building what reads data.
+
+    Args:
+        cfg: The whole config.
+        parts: Of ``'train'``, ``'val'`` and ``'test'``, what will run.
+
+    Raises:
+        UserError: Naming the first type that is not registered, and the first argument that its
+            type does not accept or that is missing.
+    """
+    for part in ('train', 'val', 'test'):
+        names = [f'{part}_dataloader', f'{part}_cfg', f'{part}_evaluator']
+        names[2] = 'optim_wrapper' if part == 'train' else names[2]
+        loader, loop, evaluator = (cfg.get(name) for name in names)
+        missing = [name for name in names if cfg.get(name) is None]
+        if missing and (part in parts or len(missing) < 3):
+            raise UserError(f'the config has no {", ".join(missing)}')
+        if part in parts:
+            _check_loader(names[0], loader)
+            defaults = dict(train='EpochBasedTrainLoop', val='ValLoop', test='TestLoop')
+            if part == 'train' and not loop.get('by_epoch', True):
+                defaults['train'] = 'IterBasedTrainLoop'
+            added = ('runner', 'dataloader', 'evaluator', 'by_epoch')
+            _check(names[1], {'type': defaults[part], **loop}, LOOPS, added)
+            if part != 'train' and 'metrics' in evaluator:
+                _check(names[2], {'type': 'Evaluator', **evaluator}, EVALUATOR)
+            elif part != 'train':
+                _check(names[2], evaluator, METRICS)
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        _check(f'default_hooks.{name}', hook, HOOKS, ('priority',))
+    _check('custom_hooks', cfg.get('custom_hooks'), HOOKS, ('priority',))
+    _check('visualizer', cfg.get('visualizer'), VISUALIZERS, ('name', 'save_dir'))
+    processor = {'type': 'LogProcessor', **(cfg.get('log_processor') or {})}
+    _check('log_processor', processor, LOG_PROCESSORS)
+    _check('model_wrapper_cfg', cfg.get('model_wrapper_cfg'), MODEL_WRAPPERS, None)
+    find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
+
+
+def _check_loader(key: str, loader: Mapping[str, Any]) -> None:
+    for name, value in loader.items():
+        if name in _RULES:
+            _check(f'{key}.{name}', value, *_RULES[name])
+    plain = {k: v for k, v in loader.items() if k not in {*_RULES, *_OWN}}
+    check_arguments(DataLoader, plain, key, _RULES)
+    try:
+        DataLoader(range(9), **plain)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{key}: {error}') from error
+
+
+def _check(key: str, config: Any, registry: Registry, added: Collection[str] | None = ()) -> None:
+    """Check a config, or several, and what they hold."""
+    if isinstance(config, list | tuple):
+        for i, inner in enumerate(config):
+            _check(f'{key}.{i}', inner, registry, added)
+    elif config is None or callable(config) or isinstance(config, Dataset | Sampler):
+        return  # is built already
+    elif registry is TRANSFORMS:
+        build(registry, config, key)  # they may hold others
+    else:
+        check_arguments(find_type(registry, config, key), config, key, added)
+        for name, inner in config.items():
+            if name in _RULES:
+                _check(f'{key}.{name}', inner, *_RULES[name])
+
+
+@quiet()
+def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
+    """Build what changes the weights in training.
+
+    Args:
+        cfg: The whole config.
+        model: Its model, which may be without memory.
+
+    Returns:
+        The optimizer in its wrapper, None if it needs the other processes of a run; and the
+        schedulers of its parameters.
+
+    Raises:
+        UserError: If they cannot be built.
+    """
+    config, schedulers = cfg.get('optim_wrapper') or {}, cfg.get('param_scheduler') or []
+    if 'constructor' in config:
+        constructor = {'type': config['constructor']}
+        find_type(OPTIM_WRAPPER_CONSTRUCTORS, constructor, 'optim_wrapper.constructor')
+    if 'optimizer' in config:
+        find_type(OPTIMIZERS, config['optimizer'], 'optim_wrapper.optimizer')
+    try:
+        with explained(OPTIM_WRAPPERS, {'type': 'OptimWrapper', **config}, 'optim_wrapper'):
+            optimizer = build_optim_wrapper(model, config)
+    except UserError as error:
+        if 'process group' in str(error):
+            return None, []
+        raise
+    several = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+    if isinstance(optimizer, OptimWrapperDict):  # each optimizer may have schedulers of its own
+        return optimizer, []
+    added = dict(optimizer=optimizer, epoch_length=_EPOCH_LENGTH)
+    return optimizer, [
+        build(PARAM_SCHEDULERS, scheduler, f'param_scheduler.{i}', **added)
+        for i, scheduler in enumerate(several)
+    ]
