@@ -1,7 +1,7 @@
 """Make random hostile checkpoints, and read them: ``python -m tests.checkpoint_fuzz --count 3000``.
 
-``torch.save`` writes random trees of all that may be read, in today's format and the one before;
-then some instructions of the pickle are replaced by others, and calls get any name that is allowed.
+``torch.save`` writes random values of all kinds that may be read, in today's format and the one
+before; then some instructions of the pickle become others, and calls get any name that is allowed.
 A few files are .safetensors. Each must give plain values or one line; none may crash, run, open or
 import anything, or take memory for what it merely claims to hold. Python's audit events show the
 first; other calls would show by the types of what is read.
@@ -80,80 +80,39 @@ def tensor(
     return Call(torch._utils._rebuild_tensor_v2, *args, state=state)
 
 
-class Tree:
-    """Makes random values that a checkpoint may hold, and some that it may not."""
-
-    def __init__(self, source: random.Random) -> None:
-        self.random = source
-        dtypes = source.choices([*checkpoint_file._TYPES.values()], k=2)
-        self.tensors = [torch.zeros(source.choice((8, 8, 8, 0, 9)), dtype=d) for d in dtypes]
-        self.made: list[Any] = [None]
-
-    def value(self, depth: int = 0) -> Any:
-        flat = (self.atom, self.atom, self.tensor, self.array, self.history, self.again)
-        deep = (self.list, self.dict, self.tuple, self.ordered_dict, self.call)
-        value = self.random.choice(flat if depth > 5 else flat + deep * 2)(depth)
-        self.made.append(value)
-        return value
-
-    def atom(self, depth: int) -> Any:
-        options = argparse.Namespace(a=1, device=torch.device('cuda:0'))
-        others = (0.5, float('nan'), True, None, b'a\xff', slice(1, 2), {1, 2}, Counter('aab'))
-        objects = (options, torch.float16, torch.Size([2]), np.float64(0.5), np.int64(3))
-        method = self.random.choice(METHODS)
-        return self.random.choice((*NUMBERS, *STRINGS, *(*others, *objects, method) * 3))
-
-    def again(self, depth: int) -> Any:
-        return self.random.choice(self.made)
-
-    def list(self, depth: int) -> Any:
-        return [self.value(depth + 1) for _ in range(self.random.randint(0, 3))]
-
-    def tuple(self, depth: int) -> Any:
-        return (*self.list(depth),)
-
-    def dict(self, depth: int) -> Any:
-        return {self.key(): value for value in self.list(depth)}
-
-    def key(self) -> Any:
-        length = self.random.choice((0, 1, 2, 2, 16, 17))
-        atoms = self.random.choices((0, 1, -1, 2**20, 2**61 - 1, 'a', 0.5), k=length)
-        return self.random.choice((*STRINGS, *STRINGS, *atoms, (*atoms,)))
-
-    def tensor(self, depth: int) -> Any:
-        whole = self.random.choice(self.tensors)
-        if self.random.random() < 0.8:
-            return self.random.choice((whole, whole[::2], whole[None], whole.new_empty(0, 3)))
-        length = self.random.choice((2,) * 20 + (0, 1, 3, 64, 65, 5000))
-        among = (1, 2, 2, 4, 0, 8, 2**33, 2**62) if length < 4 else (1,) * 500 + (2**62,)
-        size = (*self.random.choices(among, k=length),)
-        stride = (*self.random.choices((1, 2, 4, 0, -1, 2**62), k=length),)
-        offset = self.random.choice((0, 0, 0, 1, -1, 2**62))
-        return tensor(offset, size, stride, storage=whole._typed_storage())
-
-    def array(self, depth: int) -> Any:
-        code = self.random.choice((*checkpoint_file._NUMPY, 'O', 'V8', 'U4', 'M8'))
-        subarray = self.random.choice((None,) * 9 + ((np.dtype('f8'), (2,)),))
-        kind = dtype(code, self.random.choice('<<<>|'), subarray)
-        shape = (self.random.choice((0, 1, 2, 2**33)), self.random.choice((1, 2)))
-        return array(kind, shape, bytes(self.random.choice((0, 1, 2, 4, 8, 16))))
-
-    def history(self, depth: int) -> Any:
-        length = self.random.choice((10, 1, 10**6, 2**40, 2**62))
-        return HistoryBuffer([1.0, 2.0], [1, 1], length)
-
-    def ordered_dict(self, depth: int) -> Any:
-        made = OrderedDict(self.dict(depth))
-        name = self.random.choice((None, None, '_metadata', '_metadata', '__array_interface__'))
-        if name is not None:
-            version = self.random.choice((dict(version=2), dict(version='2'), 3))
-            setattr(made, name, {'': version} if self.random.random() < 0.9 else version)
-        return made
-
-    def call(self, depth: int) -> Any:
-        """Call what :func:`change` gives a name."""
-        state = self.random.choice((None, self.dict(depth)))
-        return Call(os.mkdir, *self.list(depth), state=state)
+def content(source: random.Random) -> list[Any]:
+    """Make random values that a checkpoint may hold, and some that it may not."""
+    choice, choices = source.choice, source.choices
+    kinds = choices([*checkpoint_file._TYPES.values()], k=2)
+    tensors = [torch.zeros(choice((8, 8, 8, 0, 9)), dtype=kind) for kind in kinds]
+    whole = choice(tensors)
+    length = choice((2,) * 20 + (0, 1, 3, 64, 65, 5000))
+    among = (1, 2, 2, 4, 0, 8, 2**33, 2**62) if length < 4 else (1,) * 500 + (2**62,)
+    size, stride = choices(among, k=length), choices((1, 2, 4, 0, -1, 2**62), k=length)
+    offset, storage = choice((0, 0, 0, 1, -1, 2**62)), whole._typed_storage()
+    code = choice((*checkpoint_file._NUMPY, 'O', 'V8', 'U4', 'M8'))
+    kind = dtype(code, choice('<<<>|'), choice((None,) * 9 + ((np.dtype('f8'), (2,)),)))
+    key = (*choices((0, 1, -1, 2**20, 2**61 - 1, 'a', 0.5), k=choice((0, 1, 2, 2, 16, 17))),)
+    versions, interface = OrderedDict(a=whole), OrderedDict()
+    versions._metadata = choice(({'': choice((dict(version=2), dict(version='2'), 3))}, 3))
+    interface.__array_interface__ = {}
+    values = [
+        *(*tensors, whole[::2], whole[None], whole.new_empty(0, 3), versions, interface),
+        tensor(offset, (*size,), (*stride,), storage=storage),
+        array(kind, (choice((0, 1, 2, 2**33)), choice((1, 2))), bytes(choice((0, 1, 4, 8, 16)))),
+        HistoryBuffer([1.0, 2.0], [1, 1], choice((10, 1, 10**6, 2**40, 2**62))),
+        {choice((key, *key, *STRINGS)): whole},
+        argparse.Namespace(a=1, device=torch.device('cuda:0')),
+        *(torch.float16, torch.Size([2]), np.float64(0.5), np.int64(3), choice(METHODS)),
+        *(0.5, float('nan'), True, None, b'a\xff', slice(1, 2), {1, 2}, Counter('aab')),
+        *(choice(NUMBERS), choice(NUMBERS), choice(STRINGS), choice(STRINGS)),
+    ]
+    for _ in range(20):  # of values made before, which they share
+        parts = choices(values, k=source.randint(0, 3))
+        # What is called here gets another name below.
+        called = Call(os.mkdir, *parts, state=choice((None, {choice(STRINGS): values[-1]})))
+        values.append(choice((parts, (*parts,), dict(enumerate(parts)), called, called)))
+    return [*tensors, *choices(values, k=2)]
 
 
 def change(program: bytes, source: random.Random) -> bytes:
@@ -267,19 +226,17 @@ def make_file(seed: int) -> bytes:
     """Make the random file of a seed."""
     source = random.Random(seed)
     if source.random() < 0.03:
-        content = write_safetensors(source)
+        data = write_safetensors(source)
     else:
         legacy, stream = source.random() < 0.4, io.BytesIO()
-        tree = Tree(source)
-        # Both storages are in every file.
-        torch.save([*tree.tensors, tree.value()], stream, _use_new_zipfile_serialization=not legacy)
-        content = (change_legacy if legacy else change_archive)(stream.getvalue(), source)
+        torch.save(content(source), stream, _use_new_zipfile_serialization=not legacy)
+        data = (change_legacy if legacy else change_archive)(stream.getvalue(), source)
     if source.random() < 0.05:
-        damaged = bytearray(content)
+        damaged = bytearray(data)
         for _ in range(source.randint(1, 4)):
             damaged[source.randrange(len(damaged))] = source.randrange(256)
-        content = bytes(damaged[: source.choice((None, None, len(damaged) // 2))])
-    return content
+        data = bytes(damaged[: source.choice((None, None, len(damaged) // 2))])
+    return data
 
 
 METHODS = (OneCycleParamScheduler._annealing_cos, OneCycleParamScheduler._annealing_linear)

@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 
 import mmcontnet.checkpoint
-from mmcontnet.backbones import CMT, ConTNet, ResNetACmix
+from mmcontnet.backbones import ConTNet, ResNetACmix
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import (
     load_checkpoint,
@@ -594,16 +594,6 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
         assert torch.equal(empty.state_dict()[name], weight)
 
 
-def test_mmengine_says_by_which_way_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(runner_checkpoint, 'print_log', lambda text, **_: said.append(text))
-    with safe_loading():
-        CheckpointLoader.load_checkpoint(write({}))
-        with pytest.raises(CheckpointError):
-            CheckpointLoader.load_checkpoint(URL)
-    assert [line.split()[3] for line in said] == ['local', 'http']
-
-
 def test_a_module_called_module_keeps_its_name() -> None:
     write({'module.a': torch.ones(1), 'b': torch.ones(1)}, 'own.pth')
     assert read_weights('own.pth').keys() == {'module.a', 'b'}
@@ -654,15 +644,6 @@ def test_an_error_of_a_hook_is_no_misfit() -> None:
     module._register_load_state_dict_pre_hook(fail)
     with pytest.raises(RuntimeError, match='a reason of its own'):
         load_weights(module, nn.Linear(1, 1).state_dict(), 'file')
-
-
-def test_weights_of_another_family_are_refused() -> None:
-    state = {f'backbone.{k}': v for k, v in CMT(families.CMT).state_dict().items()}
-    write({'state_dict': state}, 'cmt.pth')
-    with pytest.raises(
-        CheckpointError, match=r"'cmt\.pth' does not fit: (\d+) of \1 tensors of ConTNet"
-    ):
-        load_checkpoint(ConTNet(families.CONTNET), 'cmt.pth', 'backbone.')
 
 
 def test_infinity_in_a_buffer_that_is_not_learnt_is_its_meaning() -> None:

@@ -25,7 +25,10 @@ class Images(NamedTuple):
         return self.constant + self.noise * torch.randn(self.batch, 3, *self.size)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast('cpu', torch.bfloat16, enabled=self.bf16)
+        # Of an image with three channels whose map is one pixel wide, oneDNN's bf16 convolutions
+        # with a stride read memory that nothing was written to.
+        enabled = self.bf16 and self.size[1] > 4
+        return torch.autocast('cpu', torch.bfloat16, enabled=enabled)
 
 
 # Most are small: time goes with the area, and what goes wrong does so below a stride, a window or a
