@@ -223,7 +223,7 @@ def write_safetensors(source: random.Random) -> bytes:
 
 
 def make_file(seed: int) -> bytes:
-    """Make the random file of a seed."""
+    """Make the random file of a seed, of which PyTorch chooses the names of storages."""
     source = random.Random(seed)
     if source.random() < 0.03:
         data = write_safetensors(source)

@@ -107,7 +107,7 @@ def blocks(backbone: HybridBackbone) -> list[nn.Module]:
 
 
 def randomise_norms(network: nn.Module) -> None:
-    """Give BatchNorms weights and statistics as of a training, which those at a start hide."""
+    """Give BatchNorms random weights and statistics; those of a new network hide mistakes."""
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for tensor in (norm.weight, norm.bias, norm.running_mean):

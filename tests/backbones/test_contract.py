@@ -207,8 +207,8 @@ def test_what_replaces_a_module_is_called(family: Family, training: bool) -> Non
     x = torch.randn(2, 3, 64, 64)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # Norms give 1 on average, of statistics that are those of x. A ReLU that gives 0
-            # everywhere would hide what comes before it.
+            # With a bias of 1 and the statistics of x no ReLU gives 0 everywhere, which would hide
+            # what comes before it.
             nn.init.ones_(module.bias)
             module.momentum = None
     backbone(x)

@@ -129,18 +129,6 @@ def test_value_and_weight_may_differ_in_dtype_as_under_autocast(impl: str) -> No
         check_against_the_reference(impl, CASES[0], value.bfloat16(), weight)
 
 
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-def test_gradients_equal_finite_differences(layout: str) -> None:
-    for case in CASES[:1] + CASES[3:7]:
-        inputs = make_inputs(case, layout)
-        settings = dict(kernel_size=case[2], impl='eager')
-        assert torch.autograd.gradcheck(
-            lambda v, w, settings=settings: local_aggregation(v, w, **settings),
-            inputs,
-            fast_mode=True,
-        )
-
-
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'half of channels_last'])
 def test_the_output_keeps_the_memory_format(layout: str) -> None:
     contiguous = layout == 'contiguous'
