@@ -130,7 +130,8 @@ def test_images_have_no_part_in_the_maps_of_others_in_eval_mode(
     # is one to see behind a norm: not in double precision.
     if not given.bf16:
         backbone, x = backbone.double(), x.double()
-    others = torch.full_like(x, float('nan'))
+    # In bf16, oneDNN's products may take what comes after a row times 0.
+    others = given() if given.bf16 else torch.full_like(x, float('nan'))
     others[1] = x[1]
     with torch.no_grad(), given.autocast():
         runs = zip(backbone(x[1:2]), backbone(x), backbone(others), strict=True)
