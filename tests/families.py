@@ -9,6 +9,7 @@ from torch import nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones.base import HybridBackbone
+from mmcontnet.layers import ConvolutionPath, PathSum
 
 ALL = (0, 1, 2, 3)
 
@@ -103,3 +104,18 @@ def wrapped(network: nn.Module, name: str, factor: float = 2.0) -> Iterator[Wrap
 def blocks(backbone: HybridBackbone) -> list[nn.Module]:
     """Return the blocks of all stages, with what some stages have before or after them."""
     return [block for stage in backbone.stages for block in getattr(stage, 'blocks', stage)]
+
+
+def randomise_norms(network: nn.Module) -> None:
+    """Give BatchNorms random weights and statistics; those of a new network hide mistakes."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+
+
+def parameters_of_acmix(network: nn.Module) -> int:
+    """Count the parameters that ACmix adds to its host."""
+    kinds = (ConvolutionPath, PathSum)
+    return sum(p.numel() for m in network.modules() if isinstance(m, kinds) for p in m.parameters())

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -32,7 +33,7 @@ from PIL import Image
 from torch import nn
 
 import mmcontnet.checkpoint
-from mmcontnet.backbones import CMT, ConTNet
+from mmcontnet.backbones import ConTNet
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import (
     load_checkpoint,
@@ -45,6 +46,7 @@ from mmcontnet.engine import check_model, load_config
 from mmcontnet.errors import CheckpointError, WeightMismatchError
 from mmcontnet.weights import convert_checkpoint
 from tests import families
+from tests.checkpoint_fuzz import Call, array, dtype, tensor
 from tests.inprocess import run_tool
 from tests.integration.cli import ROOT
 from tests.integration.configs import write_detector
@@ -68,46 +70,38 @@ class Mine(torch.Tensor):
     """A tensor of another type."""
 
 
-class Call:
-    """Unpickling calls a function, and gives the result a state."""
-
-    def __init__(self, function: Callable, *args: Any, state: Any = None) -> None:
-        self.reduced = (function, args, state)
-
-    def __reduce__(self) -> tuple:
-        return self.reduced
+def saved(content: Any, legacy: bool = False) -> bytes:
+    """Return what ``torch.save`` writes."""
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
 
 
 def write(content: Any, path: str = 'bad.pth', legacy: bool = False) -> str:
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    Path(path).write_bytes(saved(content, legacy))
     return path
 
 
-def rewrite(path: str, edit: Callable[[bytes], bytes] = bytes, compression: int = 0) -> None:
+def rewritten(
+    content: bytes, edit: Callable[[bytes], bytes] = bytes, compression: int = 0
+) -> bytes:
     """Change the pickle of an archive, and how its members are compressed."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, 'w', compression) as archive:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w', compression) as archive:
         for name, value in members.items():
             archive.writestr(name, edit(value) if name.endswith('data.pkl') else value)
+    return stream.getvalue()
 
 
 # What files may not do.
 
 
-def dtype(code: str, subarray: Any = None) -> Call:
-    return Call(np.dtype, code, False, True, state=(3, '<', subarray, None, None, -1, -1, 63))
-
-
-def array(dtype: Any, shape: tuple[int, ...]) -> Call:
-    state = (1, shape, dtype, False, b'\x41' * 8)
-    return Call(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b'b', state=state)
-
-
-def tensor(offset: int, size: Any, stride: Any, hooks: Any = None, state: Any = None) -> Call:
-    storage = torch.ones(2)._typed_storage()
-    args = (storage, offset, size, stride, False, hooks or OrderedDict())
-    return Call(torch._utils._rebuild_tensor_v2, *args, state=state)
+def everywhere(content: Any) -> list[bytes]:
+    """Save in both formats, alone and beside weights."""
+    places = (content, {'state_dict': {'a': torch.ones(2)}, 'meta': [content]})
+    return [saved(place, legacy) for place in places for legacy in (False, True)]
 
 
 def metadata(value: Any) -> OrderedDict:
@@ -116,18 +110,49 @@ def metadata(value: Any) -> OrderedDict:
     return state
 
 
+NO_END = b'N'
+
+
+def program(instructions: bytes) -> list[bytes]:
+    end = b'' if instructions == NO_END else b'.'
+    return [rewritten(saved({}), lambda _: b'\x80\x02' + instructions + end)]
+
+
+def claimed(numbers: int) -> bytes:
+    """Save 77 numbers that are said to be others."""
+    there, said = (pickle.dumps(n, protocol=2)[2:-1] for n in (77, numbers))
+    return rewritten(saved(torch.zeros(77)), lambda program: program.replace(there, said))
+
+
+def damaged(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def torchscript() -> bytes:
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.script(nn.ReLU()), stream)
+    return stream.getvalue()
+
+
+def safetensors(**entry: Any) -> bytes:
+    entry = dict(dtype='F32', shape=[2, 1], data_offsets=[0, 8]) | entry
+    header = json.dumps({'__metadata__': {'format': 'pt'}, 'w': entry}).encode()
+    return len(header).to_bytes(8, 'little') + header + np.array([1, 2], 'f4').tobytes()
+
+
 HOSTILE = Call(os.mkdir, 'harmed')
 INTERFACE = OrderedDict()
 INTERFACE.__array_interface__ = dict(shape=(9,), typestr='<f8', data=(4096, False), version=3)
 SUBARRAY = (np.dtype('O'), (1,))
 MANY = [torch.ones(1).expand(2**26 + i) for i in range(32)]
-ATTACKS = {
+ATTACKS: dict[str, tuple[Any, str]] = {
     'function': (HOSTILE, r"refers to 'posix\.mkdir'; only tensors, plain containers and"),
     'method': (Call(getattr, HistoryBuffer, '__init__'), "asks for 'mmengine.*Buffer.__init__'"),
     'pointers': (Call(np.ndarray, (1,), np.dtype('O'), b'\x41' * 8), "array of type 'O8'"),
     'object array': (array(dtype('O8'), (1,)), "array of type 'O8'"),
-    'array in an array': (array(dtype('V8', SUBARRAY), (1,)), "array of type '[OV]8'"),
-    'numbers in an array': (array(dtype('f8', (np.dtype('f8'), (9,))), (1,)), 'no plain number'),
+    'array in an array': (array(dtype('V8', '<', SUBARRAY), (1,)), "array of type '[OV]8'"),
+    'numbers in an array': (array(dtype('f8', '<', ('f8', (9,))), (1,)), 'no plain number'),
     'array made anew': (Call(np.ndarray, (1,), np.dtype('f8'), b'\x41' * 8), 'calls numpy.ndarray'),
     'array too long': (array(np.dtype('f8'), (2**20,)), 'claims other than the file holds'),
     'address': (Call(HistoryBuffer, INTERFACE, INTERFACE), 'attributes on an OrderedDict'),
@@ -149,25 +174,11 @@ ATTACKS = {
     'without values': (torch.empty(2, device='meta'), '_rebuild_meta_tensor_no_storage.; only'),
     'of a subclass': (torch.ones(1).as_subclass(Mine), 'refers to .*_rebuild_from_type_v2'),
 }
-
-
-@pytest.mark.parametrize('legacy', [False, True])
-@pytest.mark.parametrize('attack', ATTACKS)
-def test_attacks_are_refused_in_every_format(attack: str, legacy: bool) -> None:
-    content, message = ATTACKS[attack]
-    for place in (content, {'state_dict': {'a': torch.ones(2)}, 'meta': [content]}):
-        write(place, legacy=legacy)
-        with pytest.raises(
-            CheckpointError, match=rf"^checkpoint 'bad.pth' cannot be read: .*{message}"
-        ):
-            read_checkpoint('bad.pth')
-        assert os.listdir() == ['bad.pth']
-
-
 TEXT = b'X\0\0\1\0' + b'a' * 65536
 ENCODE = b'c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R'
 COUNTER = b'ccollections\nCounter\n'
 COLLIDING = b''.join(pickle.dumps(n * (2**61 - 1), protocol=2)[2:-1] + b'N' for n in range(10**5))
+#: Pickles that would take all memory or time.
 PROGRAMS = {
     'nested lists': (b']' * 10**5 + b'a' * (10**5 - 1), 'nested too deeply'),
     'nested calls': (COUNTER * 10**5 + b')R' + b'\x85R' * (10**5 - 1), 'nested too deeply'),
@@ -180,33 +191,57 @@ PROGRAMS = {
     'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
     'long text repeated': (TEXT + b'q\0](' + ENCODE * 999 + b'e', 'repeats its parts without end'),
     'text that is not there': (b'X\xff\xff\xff\x7fabc', 'broken .*expected 2147483647 bytes'),
-    'no end': (b'N', 'broken'),
+    'no end': (NO_END, 'broken'),
 }
+#: What is no checkpoint or not all of one, and sizes that are merely claimed.
+FILES = {
+    'empty': (b'', 'it is empty'),
+    'text': (b'<!DOCTYPE html>', r"neither a file of torch\.save nor .* begins with b'<!DOCTYPE"),
+    'cut': (saved({'w': torch.zeros(99)})[:-100], 'it is cut short'),
+    'damaged': (damaged(saved({'w': torch.zeros(10**4)})), 'it is damaged at .*data/0'),
+    'TorchScript': (torchscript(), 'it is a TorchScript program'),
+    'pickle': (pickle.dumps({'w': 1}, protocol=2), r'a pickle, but not one of torch\.save'),
+    'numbers': (claimed(2**31 - 1), "storage '0' claims more than the file holds"),
+    'bomb': (rewritten(saved(torch.zeros(10**6)), compression=8), r'claims 4\.0e\+06 bytes, and'),
+    'safetensors: size': (safetensors(shape=[2**40, 1]), "tensor 'w' "),
+    'safetensors: sign': (safetensors(shape=[-2, -1]), "tensor 'w' "),
+    'safetensors: shape': (safetensors(shape=['a'] * 5000), "tensor 'w' "),
+    'safetensors: end': (safetensors(data_offsets=[0, 2**40]), "tensor 'w' "),
+    'safetensors: begin': (safetensors(data_offsets=[-8, 0]), "tensor 'w' "),
+    'safetensors: type': (safetensors(dtype='F8_E5M2FNUZ'), "tensor 'w' "),
+    'safetensors: dimensions': (safetensors(shape=[1] * 65), 'larger than any can be'),
+    'safetensors: overflow': (safetensors(shape=[0, 2**40, 2**40]), 'larger than any can be'),
+}
+HOSTILE_FILES = [
+    *(pytest.param(everywhere, *attack, id=name) for name, attack in ATTACKS.items()),
+    *(pytest.param(program, *attack, id=name) for name, attack in PROGRAMS.items()),
+    *(pytest.param(lambda data: [data], *attack, id=name) for name, attack in FILES.items()),
+]
 
 
-@pytest.mark.parametrize('attack', PROGRAMS)
-def test_programs_that_would_take_all_memory_or_time_are_refused(attack: str) -> None:
-    program, message = PROGRAMS[attack]
-    write({})
-    rewrite('bad.pth', lambda _: b'\x80\x02' + program + b'.' * (attack != 'no end'))
-    with pytest.raises(CheckpointError, match=f'cannot be read: .*{message}'):
-        read_checkpoint('bad.pth')
-
-
-def test_sizes_that_are_merely_claimed_take_no_memory() -> None:
-    write(torch.zeros(77))
-    few, many = (pickle.dumps(n, protocol=2)[2:-1] for n in (77, 2**31 - 1))
-    rewrite('bad.pth', lambda program: program.replace(few, many))
-    with pytest.raises(CheckpointError, match="storage '0' claims more than the file holds"):
-        read_checkpoint('bad.pth')
-    write(torch.zeros(10**6))
-    rewrite('bad.pth', compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(CheckpointError, match=r'claims 4\.0e\+06 bytes, and has'):
-        read_checkpoint('bad.pth')
+@pytest.mark.parametrize(('files', 'content', 'message'), HOSTILE_FILES)
+def test_hostile_files_are_refused_in_every_format(
+    files: Callable[[Any], list[bytes]], content: Any, message: str
+) -> None:
+    for data in files(content):
+        Path('bad.pth').write_bytes(data)
+        with pytest.raises(
+            CheckpointError, match=f"^checkpoint 'bad.pth' cannot be read: .*{message}"
+        ):
+            read_checkpoint('bad.pth')
+        assert os.listdir() == ['bad.pth']
 
 
 def test_random_files_give_plain_values_or_one_line() -> None:
-    command = [sys.executable, '-X', 'faulthandler', '-m', 'tests.checkpoint_fuzz']
+    command = [
+        sys.executable,
+        '-X',
+        'faulthandler',
+        '-m',
+        'tests.checkpoint_fuzz',
+        '--count',
+        '1000',
+    ]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -246,9 +281,9 @@ def test_what_a_training_saves_is_read(legacy: bool) -> None:
     with safe_loading():
         through_mmengine = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     for found in (read_checkpoint(path), read_checkpoint(path, mmap=True), through_mmengine):
-        for name, tensor in weights.items():
+        for name, weight in weights.items():
             assert type(found['state_dict'][name]) is torch.Tensor
-            torch.testing.assert_close(found['state_dict'][name], tensor.data, rtol=0, atol=0)
+            torch.testing.assert_close(found['state_dict'][name], weight.data, rtol=0, atol=0)
         assert found['state_dict']['tied'].data_ptr() == found['state_dict']['w'].data_ptr()
         assert found['state_dict']._metadata == weights._metadata
         hub = found['message_hub']
@@ -258,8 +293,8 @@ def test_what_a_training_saves_is_read(legacy: bool) -> None:
         assert hub['runtime_info'] == dict(best=0.5, text=b'x')
         assert found['meta'] == dict(meta, metainfo=dict(info=dict(source='mine')))
         assert found['args'] == dict(lr=0.1, device='cuda:0', milestones={3: 2})
-        for array, expected in zip(found['numbers'], numbers, strict=True):
-            np.testing.assert_array_equal(array, expected, strict=array.dtype.itemsize == 1)
+        for made, expected in zip(found['numbers'], numbers, strict=True):
+            np.testing.assert_array_equal(made, expected, strict=made.dtype.itemsize == 1)
 
 
 SCHEDULERS = [
@@ -288,14 +323,16 @@ def test_the_state_of_every_scheduler_is_read() -> None:
 
 
 def test_what_numpy_1_and_other_protocols_wrote_is_read() -> None:
-    write({'x': np.float64(0.5)})
-    rewrite('bad.pth', lambda program: program.replace(b'numpy._core.', b'numpy.core.'))
+    old = rewritten(
+        saved({'x': np.float64(0.5)}), lambda p: p.replace(b'numpy._core.', b'numpy.core.')
+    )
+    Path('bad.pth').write_bytes(old)
     assert read_checkpoint('bad.pth') == {'x': 0.5}
     for length in range(1, 20):  # zipfile does not align members
-        write({'x' * length: torch.arange(9).to(torch.complex128)})
-        rewrite('bad.pth')
-        (tensor,) = read_checkpoint('bad.pth', mmap=True).values()
-        assert tensor.tolist() == [*range(9)] and tensor.data_ptr() % 16 == 0
+        content = saved({'x' * length: torch.arange(9).to(torch.complex128)})
+        Path('bad.pth').write_bytes(rewritten(content))
+        (read,) = read_checkpoint('bad.pth', mmap=True).values()
+        assert read.tolist() == [*range(9)] and read.data_ptr() % 16 == 0
     for protocol in (2, 3, 4, 5):
         torch.save({'w': torch.ones(2), 'text': 'a' * 300}, 'new.pth', pickle_protocol=protocol)
         assert read_checkpoint('new.pth')['w'].tolist() == [1, 1]
@@ -320,34 +357,11 @@ def test_options_that_swins_training_keeps_beside_the_weights_are_read_without_y
     assert convert_checkpoint('author.pth', 'ours.pth').entry == 'model'
 
 
-def safetensors(header: Any, data: bytes = b'') -> None:
-    content = json.dumps(header).encode()
-    Path('bad.safetensors').write_bytes(len(content).to_bytes(8, 'little') + content + data)
-
-
-def test_safetensors_are_read_and_checked() -> None:
-    entry = dict(dtype='F32', shape=[2, 1], data_offsets=[0, 8])
-    data = np.array([1, 2], 'f4').tobytes()
-    safetensors({'__metadata__': {'format': 'pt'}, 'w': entry}, data)
+def test_safetensors_are_read() -> None:
+    Path('good.safetensors').write_bytes(safetensors())
     for mmap in (False, True):
-        assert read_checkpoint('bad.safetensors', mmap=mmap)['w'].tolist() == [[1], [2]]
-    assert read_weights('bad.safetensors').keys() == {'w'}
-    for change in (
-        dict(shape=[2**40, 1]),
-        dict(shape=[-2, -1]),
-        dict(shape=['a'] * 5000),
-        dict(data_offsets=[0, 2**40]),
-        dict(data_offsets=[-8, 0]),
-        dict(dtype='F8_E5M2FNUZ'),
-    ):
-        safetensors({'w': {**entry, **change}}, data)
-        with pytest.raises(CheckpointError, match="'bad.safetensors' cannot be read: tensor 'w' "):
-            read_checkpoint('bad.safetensors')
-    for shape in ([0, 2**40, 2**40], [1] * 65):
-        entry.update(shape=shape, data_offsets=[0, 4 * (0 not in shape)])
-        safetensors({'w': entry}, data)
-        with pytest.raises(CheckpointError, match='larger than any can be'):
-            read_checkpoint('bad.safetensors')
+        assert read_checkpoint('good.safetensors', mmap=mmap)['w'].tolist() == [[1], [2]]
+    assert read_weights('good.safetensors').keys() == {'w'}
 
 
 # Through mmengine, and from the web.
@@ -455,64 +469,55 @@ def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_d
 # Files and weights that are no good, and what is said of them.
 
 
-def save(fault: str, good: State, path: str) -> None:
-    """Write a checkpoint that is good but for one thing."""
-    name = next(name for name in good if 'running' not in name)
-    changes: dict[str, Any] = {
-        'expanded': {name: torch.ones(1).expand(2**31)},
-        'larger': {name: torch.zeros(10**6)},
-        'not a number': {name: good[name] * float('nan')},
-        'infinite': {name: good[name] - float('inf')},
-        'no tensor': {name: [1.0, 2.0]},
-        'hostile': {name: HOSTILE},
-        'numbered': {3: good[name]},
-        'two lines': {'a\nb': good[name]},
-    }
-    if fault == 'folder':
-        Path(path).mkdir()
-    elif fault in ('empty', 'text'):
-        Path(path).write_text('<!DOCTYPE html>' if fault == 'text' else '')
-    elif fault in ('list', 'nothing', 'tensor'):
-        write({'list': [good[name]], 'nothing': {}, 'tensor': good[name]}[fault], path)
-    elif fault == 'EMA alone':
-        write(dict(ema_state_dict=good, meta={}), path)
-    elif fault == 'program':
-        torch.jit.save(torch.jit.script(nn.ReLU()), path)
-    elif fault == 'pickle':
-        Path(path).write_bytes(pickle.dumps(good, protocol=2))
-    elif fault != 'missing':
-        logs = dict(meta=dict(epoch=1, iter=2), message_hub={}, optimizer={})
-        write({'state_dict': {**good, **changes.get(fault, {})}, **logs}, path)
-    if fault == 'cut':
-        Path(path).write_bytes(Path(path).read_bytes()[:-100])
-    elif fault == 'damaged':
-        content = bytearray(Path(path).read_bytes())
-        content[len(content) // 2] ^= 1
-        Path(path).write_bytes(content)
+def checkpoint(state: State) -> bytes:
+    return saved(dict(state_dict=state, meta=dict(epoch=1, iter=2), message_hub={}, optimizer={}))
 
 
-#: What is wrong with the file, and what both the converter and the other tools say of it.
+DIVERGED = r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged'
+NO_MAPPING = 'no state dict.*: it is no mapping|no state dict: it holds a '
+#: What is wrong with a file, and what both the converter and the other tools say of it.
 FAULTS = {
     'missing': 'not found',
     'folder': 'is a folder, not a file',
-    'empty': 'cannot be read: it is empty',
-    'text': r"neither a file of torch\.save nor \.safetensors: it begins with b'<!DOCTYPE",
-    'cut': 'cannot be read: it is cut short',
-    'program': 'it is a TorchScript program',
-    'pickle': r'it is a pickle, but not one of torch\.save|refers to',
-    'list': 'no state dict.*: it is no mapping|no state dict: it holds a list',
-    'tensor': 'no state dict.*: it is no mapping|no state dict: it holds a Tensor',
+    'list': f'{NO_MAPPING}list',
+    'tensor': f'{NO_MAPPING}Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
     'EMA alone': 'ema_state_dict is of type|does not fit: 203 of 203',
-    'expanded': r'would take 8\.6e\+09 bytes of memory',
     'larger': 'of another shape|of unknown arch: .* width 1000000',
-    'not a number': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
-    'infinite': r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged',
+    'not a number': DIVERGED,
+    'infinite': DIVERGED,
     'no tensor': 'is of type list; weights are tensors|missing or of another shape',
     'hostile': r"refers to 'posix\.mkdir'",
     'numbered': 'a key of type int; names are strings',
     'two lines': r"the name 'a\\nb' cannot be printed",
 }
+
+
+def save(fault: str, good: State, path: str) -> None:
+    """Write weights that are good but for one thing."""
+    name = next(name for name in good if 'running' not in name)
+    weight = good[name]
+    contents = {
+        'list': [weight],
+        'tensor': weight,
+        'nothing': {},
+        'EMA alone': dict(ema_state_dict=good, meta={}),
+    }
+    changes: dict[str, State] = {
+        'larger': {name: torch.zeros(10**6)},
+        'not a number': {name: weight * float('nan')},
+        'infinite': {name: weight - float('inf')},
+        'no tensor': {name: [1.0, 2.0]},
+        'hostile': {name: HOSTILE},
+        'numbered': {3: weight},
+        'two lines': {'a\nb': weight},
+    }
+    if fault == 'folder':
+        Path(path).mkdir()
+    elif fault in contents:
+        write(contents[fault], path)
+    elif fault != 'missing':
+        Path(path).write_bytes(checkpoint({**good, **changes[fault]}))
 
 
 @pytest.fixture(scope='module')
@@ -544,14 +549,6 @@ def test_a_good_file_for_which_memory_does_not_suffice_is_not_called_broken() ->
     limit = pages * resource.getpagesize() + 100 * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with pytest.raises(CheckpointError, match="'bad.pth' cannot be read: not enough memory"):
-        read_checkpoint('bad.pth')
-
-
-def test_damage_is_found_where_all_of_a_file_is_read() -> None:
-    save('damaged', {'w': torch.zeros(10**4)}, 'bad.pth')
-    with pytest.raises(
-        CheckpointError, match="'bad.pth' cannot be read: it is damaged at .*data/0"
-    ):
         read_checkpoint('bad.pth')
 
 
@@ -595,18 +592,8 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
     empty = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
     with safe_loading():
         runner_checkpoint.load_checkpoint(empty, path, revise_keys=[('^$', '')])
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(empty.state_dict()[name], tensor)
-
-
-def test_mmengine_says_by_which_way_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(runner_checkpoint, 'print_log', lambda text, **_: said.append(text))
-    with safe_loading():
-        CheckpointLoader.load_checkpoint(write({}))
-        with pytest.raises(CheckpointError):
-            CheckpointLoader.load_checkpoint(URL)
-    assert [line.split()[3] for line in said] == ['local', 'http']
+    for name, weight in model.state_dict().items():
+        assert torch.equal(empty.state_dict()[name], weight)
 
 
 def test_a_module_called_module_keeps_its_name() -> None:
@@ -661,15 +648,6 @@ def test_an_error_of_a_hook_is_no_misfit() -> None:
         load_weights(module, nn.Linear(1, 1).state_dict(), 'file')
 
 
-def test_weights_of_another_family_are_refused() -> None:
-    state = {f'backbone.{k}': v for k, v in CMT(families.CMT).state_dict().items()}
-    write({'state_dict': state}, 'cmt.pth')
-    with pytest.raises(
-        CheckpointError, match=r"'cmt\.pth' does not fit: (\d+) of \1 tensors of ConTNet"
-    ):
-        load_checkpoint(ConTNet(families.CONTNET), 'cmt.pth', 'backbone.')
-
-
 def test_infinity_in_a_buffer_that_is_not_learnt_is_its_meaning() -> None:
     module = nn.Linear(1, 1)
     module.register_buffer('mask', torch.zeros(2))
@@ -709,10 +687,7 @@ def test_every_tool_says_it_in_a_line_and_writes_and_runs_nothing(
         init_cfg = "dict(type='Pretrained', checkpoint='bad.pth', prefix='backbone.')"
         config.write_text(config.read_text().replace('init_cfg=None', f'init_cfg={init_cfg}'))
     Image.new('RGB', (32, 32)).save('image.png')
-    if fault == 'hostile':
-        write({'state_dict': {'w': HOSTILE}})
-    else:
-        save(fault, whole_model, 'bad.pth')
+    save(fault, whole_model, 'bad.pth')
     arguments = [argument.replace('CONFIG', str(config)) for argument in TOOLS[tool]]
     line = run_tool(monkeypatch, tool.partition(' ')[0], *arguments)
     assert isinstance(line, str) and '\n' not in line
@@ -730,14 +705,8 @@ HEAD = 'bbox_head.retina_cls'
     [
         ('none', 'load_from=bad.pth', NO_DATA),
         (HEAD, 'load_from=bad.pth', NO_DATA),  # and it is told, see below
-        (
-            'backbone.stem',
-            'load_from=bad.pth',
-            r"'bad\.pth' does not fit: 1 of .*; --allow-missing",
-        ),
         ('b', 'load_from=bad.pth', 'does not fit: .*; --allow-missing trains nevertheless'),
         ('b', 'load_from=bad.pth --allow-missing', NO_DATA),
-        ('', 'load_from=a.pth,b.pth', r"must be one file or URL, got \['a\.pth', 'b\.pth'\]"),
         ('', f'load_from={URL}', f"error: checkpoint '{URL}' cannot be fetched: "),
         (
             '',
@@ -746,7 +715,6 @@ HEAD = 'bbox_head.retina_cls'
         ),
         ('none', '--resume bad.pth', NO_DATA),
         (HEAD, '--resume bad.pth', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
-        ('backbone', '--resume bad.pth', r"'bad\.pth' does not fit"),
         # A run that left no checkpoint starts as its config says.
         ('', 'load_from=none.pth --resume', "error: checkpoint 'none.pth' not found"),
     ],
@@ -765,7 +733,7 @@ def test_training_starts_without_a_head_and_goes_on_with_all_weights_alone(
     if 'init_cfg' in options:
         config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
     state = {key: value for key, value in whole_model.items() if not key.startswith(lacks)}
-    save('', state or whole_model, 'bad.pth')
+    Path('bad.pth').write_bytes(checkpoint(state or whole_model))
     arguments = options.split()
     if not options.startswith('-'):
         arguments.insert(0, '--cfg-options')

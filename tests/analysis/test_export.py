@@ -40,11 +40,23 @@ def assert_computes(path: Path, expected: Callable) -> None:
         np.testing.assert_allclose(a, e.numpy(), atol=1e-4)
 
 
-def test_a_classifier_is_exported_by_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+# One network of each: an export takes seconds.
+@pytest.mark.parametrize(
+    'family',
+    [
+        pytest.param(f, id=f.type, marks=() if f.type == 'CMT' else pytest.mark.slow)
+        for f in {f.type: f for f in FAMILIES}.values()
+    ],
+)
+def test_the_command_line_exports_every_family_at_a_size_it_was_not_made_for(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     config, checkpoint, out = write_classifier(tmp_path), tmp_path / 'm.pth', tmp_path / 'm.onnx'
-    model = model_of(load_config(str(config)), checkpoint)
+    cfg = load_config(str(config))
+    cfg.model.backbone = dict(type=family.type, **family.kwargs)
+    cfg.model.head.in_channels = family.channels[-1]
+    cfg.dump(config)
+    model = model_of(cfg, checkpoint)
     options = ['--shape', H, W, '--out', out]
     assert run_tool(monkeypatch, 'export_onnx.py', config, checkpoint, *options) is None
     described = json.loads(out.with_suffix('.json').read_text())
@@ -53,20 +65,6 @@ def test_a_classifier_is_exported_by_the_command_line(
     assert 0 <= described['max_error'] < 1e-4
     assert 'largest difference to PyTorch' in capsys.readouterr().out
     assert_computes(out, lambda image: [model(image, mode='tensor')])
-
-
-# One network of each: an export takes seconds.
-@pytest.mark.parametrize('family', {f.type: f for f in FAMILIES}.values(), ids=lambda f: f.type)
-def test_every_family_is_exported_at_a_size_it_was_not_made_for(
-    family: Family, tmp_path: Path
-) -> None:
-    cfg = load_config(str(write_classifier(tmp_path)))
-    cfg.model.backbone = dict(type=family.type, **family.kwargs)
-    cfg.model.head.in_channels = family.channels[-1]
-    model = model_of(cfg, tmp_path / 'm.pth')
-    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), tmp_path / 'm.onnx')
-    assert result['max_error'] < 1e-4
-    assert_computes(tmp_path / 'm.onnx', lambda image: [model(image, mode='tensor')])
 
 
 def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path: Path) -> None:

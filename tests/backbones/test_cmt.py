@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from mmcontnet.backbones import CMT
@@ -16,16 +15,3 @@ def test_weights_of_another_image_size_load_and_are_those_of_the_resized_bias() 
     with torch.no_grad():
         for actual, expected in zip(loaded(x), source(x), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ('kwargs', 'message'),
-    [
-        (dict(img_size=200), 'img_size must be a positive multiple of 32, got 200'),
-        (dict(img_size=0), 'img_size must be'),
-        (dict(bias_resize='bilinear'), "one of 'spatial', 'matrix', got 'bilinear'"),
-    ],
-)
-def test_bad_arguments_are_named(kwargs: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CMT(**kwargs)

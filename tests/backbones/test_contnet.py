@@ -11,11 +11,6 @@ from ..families import CONTNET as SMALL
 ENCODER = dict(num_heads=1, feedforward_channels=16)
 
 
-def test_both_downsamplings_have_the_same_parameters() -> None:
-    conv, pool = ConTNet(SMALL), ConTNet(SMALL, downsample='pool')
-    pool.load_state_dict(conv.state_dict(), strict=True)
-
-
 def test_block_pads_with_zeros_after_the_relu_and_crops_before_the_convolution() -> None:
     block = ConTBlock(8, 16, patch_sizes=(2, 4), project=True, encoder=ENCODER).train()
     x = torch.randn(2, 8, 5, 7)
@@ -46,32 +41,6 @@ def test_padding_changes_nothing_on_sizes_that_need_none() -> None:
         tokens = encoder(tokens, (28, 42)).reshape(1, 28 // p, 42 // p, p, p, 8)
         u = tokens.permute(0, 5, 1, 3, 2, 4).reshape(1, 8, 28, 42)
     torch.testing.assert_close(out, block.conv(u) + shortcut)
-
-
-@pytest.mark.parametrize(
-    ('kwargs', 'message'),
-    [
-        (dict(downsample='max'), "downsample must be one of 'conv', 'pool', got 'max'"),
-        (dict(patch_sizes=((7, 14),)), 'patch_sizes must be 4 pairs'),
-        (dict(patch_sizes=(7, 14, 7, 7)), 'patch_sizes must be 4 pairs'),
-        (dict(patch_sizes=((7, 14, 7),) * 4), 'patch_sizes must be 4 pairs'),
-        (dict(patch_sizes=7), 'patch_sizes must be 4 pairs'),
-        (dict(pos_placement='image', pos_encoding='none'), "meaning with pos_encoding='none'"),
-        (dict(patch_sizes=((0, 7),) * 4), 'patch_sizes must be 4 pairs'),
-        (dict(output_stride=16), "output_stride with downsample='conv' must be one of 32, got 16"),
-        (dict(output_stride=4, downsample='pool'), 'must be one of 32, 16, 8, got 4'),
-        (dict(pos_encoding='3d'), "one of 'none', '1d', '2d', 'relative', got '3d'"),
-        (dict(pos_placement='window'), "one of 'patch', 'image', got 'window'"),
-        (dict(pos_placement='image', pos_encoding='relative'), 'has no meaning'),
-        (dict(conv_groups=3), r"'depthwise' or a common divisor of \(64, 128, 256, 512\), got 3"),
-        (dict(conv_groups=0), 'common divisor'),
-        (dict(conv_groups='dw'), 'common divisor'),
-        (dict(patch_sizes=((7, 10),) * 4), 'one must divide the other'),
-    ],
-)
-def test_bad_arguments_are_named(kwargs: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ConTNet(**kwargs)
 
 
 OPTIONS = [
@@ -124,14 +93,6 @@ def test_a_depthwise_separable_convolution_is_depthwise_first() -> None:
                 assert depthwise.groups == depthwise.in_channels == depthwise.out_channels
                 assert (pointwise.kernel_size, pointwise.groups) == ((1, 1), 1)
                 assert depthwise.stride[0] == block.stride
-
-
-def test_image_wise_encodings_have_the_size_of_each_stage_at_224() -> None:
-    backbone = ConTNet(SMALL, pos_placement='image')
-    for stage, side in zip(backbone.stages, (56, 28, 14, 7), strict=True):
-        for block in stage:
-            assert [encoder.map_size for encoder in block.encoders] == [side, side]
-    assert ConTNet(SMALL).stages[0][0].encoders[0].map_size is None
 
 
 def test_drop_path_rises_linearly_and_dropout_is_that_of_cont_b() -> None:

@@ -8,6 +8,7 @@ from mmcontnet.backbones import PVTACmix
 from mmcontnet.layers import ConvolutionPath, PathSum
 
 from .. import families
+from ..families import parameters_of_acmix
 
 
 @pytest.mark.parametrize(('arch', 'host'), [('t', 13_229_288), ('s', 24_485_864)])
@@ -15,14 +16,8 @@ def test_parameters_are_those_of_pvt_but_for_the_class_token(arch: str, host: in
     with torch.device('meta'):
         classifier = nn.ModuleList([PVTACmix(arch), nn.LayerNorm(512), nn.Linear(512, 1000)])
     total = sum(p.numel() for p in classifier.parameters())
-    added = sum(
-        p.numel()
-        for module in classifier.modules()
-        if isinstance(module, (ConvolutionPath, PathSum))
-        for p in module.parameters()
-    )
     # The token and its place.
-    assert total - added == host - 2 * 512
+    assert total - parameters_of_acmix(classifier) == host - 2 * 512
 
 
 def weights_of_mmdets_pvt(host: nn.Module) -> dict[str, torch.Tensor]:

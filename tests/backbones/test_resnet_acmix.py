@@ -1,7 +1,5 @@
 """What is ACmix's own in its ResNet host; test_contract.py has what all backbones promise."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -34,16 +32,3 @@ def test_window_heads_and_combination_are_those_asked_for() -> None:
     changed[..., 4, 4] += 1
     differs = (layer(x) != layer(changed)).any(1)[0]
     assert differs[3:6, 3:6].all() and differs.sum() == 9
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (dict(kernel_att=4), 'kernel_att must be a positive odd number, got 4'),
-        (dict(kernel_att=3.0), 'kernel_att must be a positive odd number, got 3.0'),
-        (dict(num_heads=5), 'num_heads must divide the 8 channels, got 5'),
-    ],
-)
-def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ResNetACmix(**{'arch': families.RESNET_ACMIX, **options})

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from mmcontnet.backbones import SANACmix
-from mmcontnet.layers import ConvolutionPath, PathSum, SANBlock
+from mmcontnet.layers import SANBlock
+
+from ..families import parameters_of_acmix
 
 
 @pytest.mark.parametrize(
@@ -18,13 +20,7 @@ def test_parameters_are_those_of_san_and_the_papers_within_two_percent(
     with torch.device('meta'):
         classifier = nn.ModuleList([SANACmix(arch), nn.Linear(2048, 1000)])
     total = sum(p.numel() for p in classifier.parameters())
-    added = sum(
-        p.numel()
-        for module in classifier.modules()
-        if isinstance(module, (ConvolutionPath, PathSum))
-        for p in module.parameters()
-    )
-    assert total - added == host
+    assert total - parameters_of_acmix(classifier) == host
     assert total == pytest.approx(paper, rel=0.02)
 
 

@@ -34,14 +34,6 @@ def by_tensor_shifts(path: ConvolutionPath, x: Tensor) -> Tensor:
     return total.repeat_interleave(HEADS, dim=1)
 
 
-def by_fixed_kernels(path: ConvolutionPath, x: Tensor) -> Tensor:
-    """Figure 3b: depthwise convolutions with one-hot kernels (equations 15-17)."""
-    maps = mixed_maps(path, x).flatten(1, 2)
-    kernels = torch.eye(9, dtype=x.dtype).view(9, 1, 3, 3).repeat_interleave(WIDTH, dim=0)
-    shifted = F.conv2d(maps, kernels, padding=1, groups=9 * WIDTH)
-    return shifted.unflatten(1, (9, WIDTH)).sum(1).repeat_interleave(HEADS, dim=1)
-
-
 def by_group_convolution(path: ConvolutionPath, x: Tensor) -> Tensor:
     """Figure 3c with learnt kernels: the 9 maps of a channel make its outputs for all heads."""
     maps = mixed_maps(path, x).transpose(1, 2).flatten(1, 2)
@@ -50,7 +42,7 @@ def by_group_convolution(path: ConvolutionPath, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize('bias', [False, True])
-@pytest.mark.parametrize('reference', [by_tensor_shifts, by_fixed_kernels, by_group_convolution])
+@pytest.mark.parametrize('reference', [by_tensor_shifts, by_group_convolution])
 def test_convolution_path_starts_as_shifts(reference: Any, bias: bool) -> None:
     path = ConvolutionPath(3 * HEADS, WIDTH, HEADS, bias=bias).double()
     x = torch.randn(2, 3 * HEADS * WIDTH, 5, 7, dtype=torch.double)

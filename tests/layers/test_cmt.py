@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mmcontnet.layers import CMTBlock, PositionBias
 from mmcontnet.ops import force_reference
 
+from ..families import randomise_norms
+
 
 def reference(block: CMTBlock, x: Tensor, bias: Tensor) -> Tensor:
     """Equations 1-8 of the paper as they are written, (B, C, H, W)."""
@@ -50,7 +52,7 @@ def test_block_equals_the_papers_equations_in_values_and_gradients(
     size: tuple[int, int], reduction: int, training: bool
 ) -> None:
     block = CMTBlock(8, 2, reduction, 20).double().train(training)
-    _randomize_norms(block)
+    randomise_norms(block)
     plain = deepcopy(block)
     bias = PositionBias(2, 8, reduction).double()
     x = torch.randn(2, 8, *size, dtype=torch.float64, requires_grad=True)
@@ -66,14 +68,6 @@ def test_block_equals_the_papers_equations_in_values_and_gradients(
     )
     torch.testing.assert_close(actual_grads, expected_grads)
     torch.testing.assert_close(dict(block.named_buffers()), dict(plain.named_buffers()))
-
-
-def _randomize_norms(module: nn.Module) -> None:
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                nn.init.normal_(tensor)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
@@ -94,7 +88,7 @@ def test_the_ffn_is_the_papers_whatever_its_parts_are(
     change: str, dtype: torch.dtype, grad: bool
 ) -> None:
     block = CMTBlock(8, 2, 4, 20).eval()
-    _randomize_norms(block)
+    randomise_norms(block)
     CHANGES[change](block.ffn)
     block = block.to(dtype)
     plain = deepcopy(block)
@@ -145,23 +139,21 @@ def train(
 def test_training_keeps_a_quarter_less_than_the_plain_steps_and_errs_as_they_do(
     dtype: torch.dtype,
 ) -> None:
+    torch.manual_seed(0)
     ffn, x = CMTBlock(16, 2, 1, 57).ffn, torch.randn(4, 16, 12, 13)
     exact, _ = train(ffn, x, torch.float64, reference=True)
     plain, plain_bytes = train(ffn, x, dtype, reference=True)
     actual, actual_bytes = train(ffn, x, dtype, reference=False)
     assert actual_bytes < 0.75 * plain_bytes
-    # By the largest value. Biases before a norm have no gradient but rounding.
+    # By the largest value; the two biases before a norm have no gradient but rounding.
+    scales = [e.abs().max() if e.abs().max() > 1e-9 else 1 for e in exact]
     errors, allowed = (
-        torch.stack([(a - e).abs().max() / e.abs().max() for a, e in zip(r, exact, strict=True)])
-        .nan_to_num(0)
-        .clamp(max=1)
+        torch.stack([(a - e).abs().max() / s for a, e, s in zip(r, exact, scales, strict=True)])
         for r in (actual, plain)
     )
-    if dtype is torch.float32:
-        assert (errors < 3 * allowed + 1e-5).all(), (errors, allowed)
-    else:  # single values err by chance
-        assert (errors < 3 * allowed + 3 * torch.finfo(dtype).eps).all(), (errors, allowed)
-        assert errors.mean() < 1.5 * allowed.mean() + torch.finfo(dtype).eps
+    eps = torch.finfo(dtype).eps
+    assert (errors < 4 * allowed + 4 * eps).all(), (errors, allowed)  # single values err by chance
+    assert errors.mean() < 2 * allowed.mean() + eps
 
 
 @pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, and counters' way
@@ -174,16 +166,6 @@ def test_exported_programs_hold_the_papers_steps(grad: bool) -> None:
         traced = torch.jit.trace(ffn, x, check_trace=False).inlined_graph
     for steps in (exported, [node.kind() for node in traced.nodes()]):
         assert sum('batch_norm' in step for step in steps) == 3
-
-
-def test_inference_with_a_whole_bias_equals_training_with_its_factors() -> None:
-    block, bias = CMTBlock(8, 2, 4, 20).eval(), PositionBias(2, 8, 4)
-    x = torch.randn(2, 8, 10, 13)
-    with torch.no_grad():
-        whole = bias((10, 13))
-        assert whole[1] is None
-        inferred = block(x, *whole)
-    torch.testing.assert_close(block(x, *bias((10, 13))), inferred, rtol=1e-4, atol=1e-5)
 
 
 def test_every_pixel_is_part_of_a_key() -> None:

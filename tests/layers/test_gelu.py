@@ -7,7 +7,7 @@ from torch import nn
 
 from mmcontnet.layers import apply_gelu
 
-from ..families import FAMILIES, Family
+from ..families import FAMILIES, Family, randomise_norms
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     'linear': lambda: nn.Linear(8, 6),
@@ -39,11 +39,7 @@ def test_inference_of_the_backbones_has_no_gelu_of_its_own_and_equals_that_with_
     family: Family,
 ) -> None:
     backbone = family().eval()
-    for norm in backbone.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.normal_(norm.running_mean, std=0.1)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-            nn.init.normal_(norm.bias, std=0.1)
+    randomise_norms(backbone)
     x = torch.randn(2, 3, 65, 70)
     expected = backbone(x)
     with torch.no_grad(), torch.profiler.profile() as profile:

@@ -53,17 +53,6 @@ def test_encoder_equals_the_papers_equations(
     torch.testing.assert_close(encoder(tokens, SIZE), reference(encoder, tokens))
 
 
-@pytest.mark.parametrize('pos_encoding', POS_ENCODINGS)
-def test_only_without_an_encoding_tokens_of_a_patch_may_be_permuted(pos_encoding: str) -> None:
-    encoder = PatchEncoder(8, 2, 16, 3, pos_encoding=pos_encoding)
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter)
-    tokens = torch.randn(1, 2 * 9, 8)
-    permutation = torch.cat([torch.randperm(9), 9 + torch.randperm(9)])
-    permuted, plain = encoder(tokens[:, permutation], SIZE), encoder(tokens, SIZE)[:, permutation]
-    assert torch.allclose(permuted, plain, atol=1e-5) is (pos_encoding == 'none')
-
-
 @pytest.mark.parametrize('pos_encoding', ['1d', '2d'])
 @pytest.mark.parametrize('size', [(8, 8), (16, 12), (5, 9)])
 def test_an_image_wise_encoding_is_resized_to_the_map(

@@ -9,13 +9,7 @@ from torch import Tensor
 
 from mmcontnet.layers import PatchwiseACmix, SANBlock
 
-
-def randomise_norms(module: torch.nn.Module) -> None:
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                torch.nn.init.normal_(tensor)
-            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+from ..families import randomise_norms
 
 
 def linear(conv: torch.nn.Module) -> tuple[Tensor, Tensor | None]:

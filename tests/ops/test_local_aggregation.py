@@ -3,6 +3,7 @@
 As a program, with TRITON_INTERPRET=1, this checks the Triton kernels on a CPU.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -88,38 +89,18 @@ def check_against_the_reference(impl: str | None, case: Case, *inputs: Tensor) -
         torch.testing.assert_close(a.double(), e, rtol=1e-5 + half, atol=1e-5)
 
 
+@pytest.mark.parametrize('with_margin', [False, True])
 @pytest.mark.parametrize('case', CASES)
-def test_the_reference_equals_the_formula_written_out(case: Case) -> None:
-    (b, c, h, w), groups, kernel_size = case
-    value, weight = make_inputs(case)
-    expected = torch.zeros_like(value)
-    for channel in range(c):
-        for i in range(kernel_size):
-            for j in range(kernel_size):
-                tap = weight[:, (channel % groups) * kernel_size**2 + i * kernel_size + j]
-                for y in range(h):
-                    for x in range(w):
-                        near_y = y + i - kernel_size // 2
-                        near_x = x + j - kernel_size // 2
-                        if 0 <= near_y < h and 0 <= near_x < w:
-                            with torch.no_grad():
-                                expected[:, channel, y, x] += (
-                                    tap[:, y, x] * value[:, channel, near_y, near_x]
-                                )
+def test_the_reference_equals_the_formula_written_out(case: Case, with_margin: bool) -> None:
+    (_, c, h, w), groups, kernel_size = case
+    value, weight = (x.detach() for x in make_inputs(case, with_margin=with_margin))
+    # Beyond the border is 0, or the margin that the values have.
+    padded = value if with_margin else nn.functional.pad(value, [kernel_size // 2] * 4)
+    expected = torch.zeros(case[0], dtype=value.dtype)
+    for channel, i, j in itertools.product(range(c), range(kernel_size), range(kernel_size)):
+        tap = weight[:, (channel % groups) * kernel_size**2 + i * kernel_size + j]
+        expected[:, channel] += tap * padded[:, channel, i : i + h, j : j + w]
     actual = local_aggregation(value, weight, kernel_size, impl='reference')
-    torch.testing.assert_close(actual, expected)
-
-
-@pytest.mark.parametrize('case', CASES)
-def test_a_margin_is_what_pixels_at_the_border_have_beyond_it(case: Case) -> None:
-    value, weight = make_inputs(case, with_margin=True)
-    margin = (value.shape[2] - weight.shape[2]) // 2
-    # The same sums for every pixel of the larger map, of which the margin's are left out.
-    larger = nn.functional.pad(weight, [margin] * 4)
-    expected = local_aggregation(value, larger, case[2], impl='reference')
-    h, w = weight.shape[2:]
-    expected = expected[..., margin : margin + h, margin : margin + w]
-    actual = local_aggregation(value, weight, case[2], impl='reference')
     torch.testing.assert_close(actual, expected)
 
 
@@ -146,18 +127,6 @@ def test_value_and_weight_may_differ_in_dtype_as_under_autocast(impl: str) -> No
     with torch.autocast('cpu', torch.bfloat16):
         check_against_the_reference(impl, CASES[0], value, weight.bfloat16())
         check_against_the_reference(impl, CASES[0], value.bfloat16(), weight)
-
-
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-def test_gradients_equal_finite_differences(layout: str) -> None:
-    for case in CASES[:1] + CASES[3:7]:
-        inputs = make_inputs(case, layout)
-        settings = dict(kernel_size=case[2], impl='eager')
-        assert torch.autograd.gradcheck(
-            lambda v, w, settings=settings: local_aggregation(v, w, **settings),
-            inputs,
-            fast_mode=True,
-        )
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'half of channels_last'])

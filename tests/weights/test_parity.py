@@ -15,25 +15,34 @@ from tests.parity import author_input, author_state_dict, noise, record
 ROOT = Path(__file__).parents[2]
 
 
+#: A record, the config of its network, the parameters, and the backbone's options.
+RECORDS: list[tuple[str, str, int, dict]] = [
+    ('cont-s', 'cont_s_8xb64_in1k.py', 10_103_400, {}),
+    ('cont-m', 'cont_m_8xb64_in1k.py', 19_536_936, {}),
+    ('cont-s_relative', 'cont_s_8xb64_in1k.py', 10_095_814, dict(pos_encoding='relative')),
+    (
+        'cont-m_relative_prenorm_avgdown',
+        'cont_m_8xb64_in1k.py',
+        19_521_764,
+        dict(pos_encoding='relative', avg_down=True, pre_norm=True),
+    ),
+    ('cmt-ti_160', 'cmt_ti_8xb128_in1k.py', 9_492_426, {}),
+    ('cmt-s_224', 'cmt_s_8xb128_in1k.py', 26_256_160, {}),
+    ('cotnet-50', 'cotnet50_8xb64_in1k.py', 22_222_416, {}),
+    ('cotnext-50', 'cotnext50_8xb64_in1k.py', 30_046_276, {}),
+    ('se-cotnetd-50', 'se_cotnetd50_8xb64_in1k.py', 23_107_784, {}),
+    ('resnet-acmix-26', 'resnet_acmix26_8xb32_in1k.py', 10_487_816, {}),
+    ('swin-acmix-t', 'swin_acmix_t_8xb128_in1k.py', 28_649_908, {}),
+]
+#: One of each family is left for a quick look.
+LARGER = ('cont-m', 'cont-m_relative_prenorm_avgdown', 'cmt-s_224', 'cotnext-50', 'se-cotnetd-50')
+
+
 @pytest.mark.parametrize(
     ('name', 'config', 'params', 'options'),
     [
-        ('cont-s', 'cont_s_8xb64_in1k.py', 10_103_400, {}),
-        ('cont-m', 'cont_m_8xb64_in1k.py', 19_536_936, {}),
-        ('cont-s_relative', 'cont_s_8xb64_in1k.py', 10_095_814, dict(pos_encoding='relative')),
-        (
-            'cont-m_relative_prenorm_avgdown',
-            'cont_m_8xb64_in1k.py',
-            19_521_764,
-            dict(pos_encoding='relative', avg_down=True, pre_norm=True),
-        ),
-        ('cmt-ti_160', 'cmt_ti_8xb128_in1k.py', 9_492_426, {}),
-        ('cmt-s_224', 'cmt_s_8xb128_in1k.py', 26_256_160, {}),
-        ('cotnet-50', 'cotnet50_8xb64_in1k.py', 22_222_416, {}),
-        ('cotnext-50', 'cotnext50_8xb64_in1k.py', 30_046_276, {}),
-        ('se-cotnetd-50', 'se_cotnetd50_8xb64_in1k.py', 23_107_784, {}),
-        ('resnet-acmix-26', 'resnet_acmix26_8xb32_in1k.py', 10_487_816, {}),
-        ('swin-acmix-t', 'swin_acmix_t_8xb128_in1k.py', 28_649_908, {}),
+        pytest.param(*case, id=case[0], marks=pytest.mark.slow if case[0] in LARGER else ())
+        for case in RECORDS
     ],
 )
 def test_converted_checkpoint_computes_what_the_authors_network_does(
