@@ -1,8 +1,10 @@
 """Settings of all tests."""
 
+import functools
 import os
 from pathlib import Path
 
+import mmengine.config.utils
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ import torch
 os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH')])
 )
+
+# mmengine reads a package's hundred metafiles for each config of it that a config inherits from.
+mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import secrets
 import signal
 import socket
@@ -81,3 +82,10 @@ def run(
     result = launch(*command, cwd=cwd, env=env)
     assert (result.returncode == 0) is ok, result.stdout[-6000:]
     return result
+
+
+def metrics(tested: subprocess.CompletedProcess) -> dict[str, float]:
+    """Return what a run of test.py printed last, less the times."""
+    line = tested.stdout.strip().splitlines()[-1]
+    found = re.findall(r'(\S+): (-?\d+\.\d+)', line)
+    return {name: float(value) for name, value in found if not name.endswith('time')}
