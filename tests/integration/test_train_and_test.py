@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import textwrap
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from ..inprocess import run_tool
-from .cli import free_port, metrics, run
+from .cli import ROOT, free_port, metrics, run, run_two
 from .configs import write_classifier, write_detector, write_segmenter
 from .data import make_class_folders, make_coco, make_label_maps
 
@@ -19,6 +18,13 @@ from .data import make_class_folders, make_coco, make_label_maps
 def detector(tmp_path: Path) -> Path:
     make_coco(tmp_path / 'data/coco', images=5)
     return write_detector(tmp_path)
+
+
+def write_script(path: Path, line: str) -> None:
+    """Write a command of one line, which stands in for one that is not there."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/usr/bin/env bash\n{line}\n')
+    path.chmod(0o755)
 
 
 def test_a_detector_trains_is_tested_and_drawn(detector: Path, tmp_path: Path) -> None:
@@ -62,17 +68,17 @@ def test_a_classifier_trains_and_is_tested(tmp_path: Path) -> None:
     assert 'accuracy' in run('test.py', config, checkpoint, '--tta', cwd=tmp_path).stdout
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_find_in_every_image_what_one_does(
     detector: Path, tmp_path: Path
 ) -> None:
-    env = {'PORT': free_port()}
-    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
+    env = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2')
+    of_two = ('--launcher', 'pytorch', '--work-dir', 'work')
+    trained = run_two('train.py', detector, *of_two, cwd=tmp_path, env=env)
     # Five images, two processes: three iterations each.
     assert '[1][3/3]' in trained.stdout
-    arguments = (detector, 'work/epoch_1.pth')
-    two = run('dist_test.sh', *arguments, 2, '--out', 'two.pkl', cwd=tmp_path, env=env)
-    one = run('test.py', *arguments, '--out', 'one.pkl', cwd=tmp_path)
+    arguments = ('test.py', detector, 'work/epoch_1.pth', '--out')
+    two = run_two(*arguments, 'two.pkl', *of_two, cwd=tmp_path, env=env)
+    one = run(*arguments, 'one.pkl', cwd=tmp_path)
     assert 'coco/bbox_mAP' in metrics(two)
     assert metrics(two) == metrics(one)
     two, one = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('two', 'one'))
@@ -80,6 +86,14 @@ def test_two_processes_train_and_find_in_every_image_what_one_does(
     for a, b in zip(two, one, strict=True):
         assert a['img_id'] == b['img_id']
         torch.testing.assert_close(a['pred_instances'], b['pred_instances'])
+
+
+@pytest.mark.slow
+def test_dist_train_starts_processes_that_train(detector: Path, tmp_path: Path) -> None:
+    env = {'PORT': free_port()}
+    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
+    assert '[1][3/3]' in trained.stdout
+    assert (tmp_path / 'work/epoch_1.pth').exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='threads of gloo')
@@ -97,54 +111,51 @@ def test_no_thread_of_the_process_group_outlives_the_training(
     assert 'pt_tcpstore_uv' not in names
 
 
-@pytest.mark.slow
-def test_slurm_tasks_train_and_test(detector: Path, tmp_path: Path) -> None:
-    # What srun does as far as a task can see, with a record of how it was called.
-    srun = tmp_path / 'bin/srun'
-    srun.parent.mkdir()
-    srun.write_text(
-        textwrap.dedent("""\
-            #!/usr/bin/env bash
-            echo "srun $*"
-            while [[ $1 == -* ]]; do
-                [[ $1 == --ntasks=* ]] && export SLURM_NTASKS=${1#--ntasks=}
-                if [[ $1 == -p ]]; then shift; fi
-                shift
-            done
-            for ((i = 0; i < SLURM_NTASKS; i++)); do
-                SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
-                tasks+=($!)
-            done
-            for task in "${tasks[@]}"; do wait "$task" || exit 1; done
-            """)
-    )
+def test_slurm_tasks_train(detector: Path, tmp_path: Path) -> None:
     scontrol = tmp_path / 'bin/scontrol'
-    scontrol.write_text('#!/usr/bin/env bash\necho localhost\n')
-    for file in (srun, scontrol):
-        file.chmod(0o755)
-
-    env = {
-        'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
-        'GPUS': '2',
-        'GPUS_PER_NODE': '0',
-        'SLURM_NODELIST': 'localhost',
-        'MASTER_PORT': free_port(),
-        'SRUN_ARGS': '--time=5',
-    }
-    trained = run('slurm_train.sh', 'gpu', 'job', detector, 'work', cwd=tmp_path, env=env)
-    assert 'srun -p gpu --job-name=job --ntasks=2 --cpus-per-task=5' in trained.stdout
-    assert '--kill-on-bad-exit=1 --time=5' in trained.stdout
+    write_script(scontrol, '[[ $* == "show hostnames node" ]] && echo localhost')
+    env = dict(
+        PATH=f'{scontrol.parent}:{os.environ["PATH"]}',
+        SLURM_NTASKS='2',
+        SLURM_NODELIST='node',
+        MASTER_PORT=free_port(),
+    )
+    trained = run_two('train.py', detector, '--launcher', 'slurm', cwd=tmp_path, env=env)
     assert '[1][3/3]' in trained.stdout
-    env['GPUS'] = '1'
-    tested = run('slurm_test.sh', 'gpu', 'job', detector, 'work/epoch_1.pth', cwd=tmp_path, env=env)
-    assert 'bbox_mAP' in tested.stdout
 
 
-def test_slurm_asks_for_gpus(tmp_path: Path) -> None:
-    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\necho "$*"\n')
-    (tmp_path / 'srun').chmod(0o755)
-    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
-    arguments = ('part', 'job', 'c.py', 'work', '--amp')
-    out = run('slurm_train.sh', *arguments, cwd=tmp_path, env=env).stdout
-    assert '--ntasks=16 --gres=gpu:8 --ntasks-per-node=8' in out
-    assert out.rstrip().endswith('train.py c.py --work-dir work --amp --launcher slurm')
+@pytest.mark.parametrize(
+    ('command', 'env', 'expected'),
+    [
+        (
+            ('dist_test.sh', 'c.py', 'w.pth', '2', '--tta'),
+            dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='99'),
+            '-m torch.distributed.run --nnodes 3 --node-rank 1 --master-addr host --master-port 99 '
+            '--nproc-per-node 2 TOOLS/test.py c.py w.pth --tta --launcher pytorch',
+        ),
+        (
+            ('slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp'),
+            dict(GPUS='16', SRUN_ARGS='--time=5 --x'),
+            'srun -p part --job-name=job --ntasks=16 --gres=gpu:8 --ntasks-per-node=8 '
+            '--cpus-per-task=5 --kill-on-bad-exit=1 --time=5 --x '
+            'PYTHON -u TOOLS/train.py c.py --work-dir work --amp --launcher slurm',
+        ),
+        (
+            ('slurm_test.sh', 'part', 'job', 'c.py', 'w.pth'),
+            dict(GPUS='2', GPUS_PER_NODE='0'),
+            'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --kill-on-bad-exit=1 '
+            'PYTHON -u TOOLS/test.py c.py w.pth --launcher slurm',
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else '',
+)
+def test_launchers_start_tools_with_their_resources(
+    command: tuple[str, ...], env: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    write_script(tmp_path / 'python', 'echo "$*"')
+    write_script(tmp_path / 'srun', 'echo "srun $*"')
+    python = str(tmp_path / 'python')
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    out = run(*command, cwd=tmp_path, env={**env, 'PATH': path, 'PYTHON': python}).stdout
+    line = out.splitlines()[-1].replace(python, 'PYTHON')
+    assert line.replace(str(ROOT / 'tools'), 'TOOLS') == expected
