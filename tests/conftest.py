@@ -18,7 +18,8 @@ mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` where there is none."""
+    """Put long tests first, so that all processes end together; skip GPU tests without one."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker('gpu'):

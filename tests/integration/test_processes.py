@@ -34,6 +34,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(
     assert {case: far for case, far in found.items() if max(far.values()) > 1e-8} == {}
 
 
+@pytest.mark.slow
 @every_device
 def test_mmengines_fsdp_strategy_trains_what_one_process_trains(
     device: str, tmp_path: Path
