@@ -4,9 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
 
 from mmcontnet.analysis.complexity import complexity
 from mmcontnet.analysis.results import read_results
@@ -15,15 +12,6 @@ from mmcontnet.engine import load_config
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'configs/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 every_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def load_example(page: str, name: str, folder: Path) -> Config:
-    """Take the config that a page shows under a name, as a reader would."""
-    blocks = re.findall(r'```python\n(.+?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
-    (text,) = (block for block in blocks if block.startswith(f'# {name}\n'))
-    (folder / 'configs').symlink_to(ROOT / 'configs')
-    (folder / name).write_text(text)
-    return load_config(str(folder / name))
 
 
 @every_page
@@ -55,43 +43,14 @@ def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
 def test_resnets_in_contnets_recipe_are_those_that_it_is_compared_with(
     depth: int, channels: int, tmp_path: Path
 ) -> None:
-    cfg = load_example('contnet.md', 'res50.py', tmp_path)
+    page = (ROOT / 'docs/contnet.md').read_text()
+    (text,) = re.findall(r'```python\n(# res50\.py\n.+?)```', page, re.DOTALL)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    (tmp_path / 'res50.py').write_text(text)
+    cfg = load_config(str(tmp_path / 'res50.py'))
     assert (cfg.model.backbone.depth, cfg.model.head.in_channels) == (50, 2048)
     cfg.merge_from_dict({'model.backbone.depth': depth, 'model.head.in_channels': channels})
     total = complexity(cfg, (224, 224)).total
     rows = read_results()['families']['ConTNet']['tables']['comparison']
     (row,) = (row for row in rows if row.get('example') == f'res{depth}.py')
     assert {key: getattr(total, key) for key in row['ours']} == row['ours']
-
-
-def test_the_detector_for_ones_own_data_takes_its_classes_images_and_schedule(
-    tmp_path: Path,
-) -> None:
-    cfg = load_example('own_data.md', 'crowns.py', tmp_path)
-    with torch.device('meta'):
-        assert MODELS.build(cfg.model).bbox_head.num_classes == 1
-    for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'val')):
-        assert loader.dataset.metainfo.classes == ('tree',)
-        assert loader.dataset.ann_file == f'annotations/{split}.json'
-        assert loader.dataset.data_prefix == dict(img=f'{split}/')
-    assert cfg.test_dataloader == cfg.val_dataloader
-    assert cfg.test_evaluator.ann_file == 'data/tree_crowns/annotations/val.json'
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end
-
-
-def test_the_segmenter_for_ones_own_data_takes_its_classes_maps_and_schedule(
-    tmp_path: Path,
-) -> None:
-    cfg = load_example('own_data.md', 'cells.py', tmp_path)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    assert model.decode_head.num_classes == model.auxiliary_head.num_classes == 2
-    for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'val')):
-        assert loader.dataset.type == 'BaseSegDataset'
-        assert loader.dataset.data_prefix.seg_map_path == f'maps/{split}'
-        steps = {step.type: step for step in loader.dataset.pipeline}
-        resize = steps.get('RandomResize') or steps['Resize']
-        assert resize.scale == (512, 384)
-    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
-    assert steps['RandomCrop'].crop_size == cfg.model.test_cfg.crop_size == (224, 224)
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 
@@ -81,3 +83,28 @@ def run(
     result = launch(*command, cwd=cwd, env=env)
     assert (result.returncode == 0) is ok, result.stdout[-6000:]
     return result
+
+
+def run_two(*command: object, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run a tool in two processes, without a launcher's delays; return the first one's result.
+
+    Args:
+        command: As for :func:`launch`, with ``--launcher``.
+        cwd: Working directory.
+        env: What the launcher gives both; their ranks are added.
+    """
+    names = ('SLURM_PROCID', 'SLURM_LOCALID') if 'slurm' in command else ('RANK', 'LOCAL_RANK')
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(run, *command, cwd=cwd, env={**env, **dict.fromkeys(names, rank)})
+            for rank in '01'
+        ]
+    first, _ = (run.result() for run in runs)
+    return first
+
+
+def metrics(tested: subprocess.CompletedProcess) -> dict[str, float]:
+    """Return what a run of test.py printed last, less the times."""
+    line = tested.stdout.strip().splitlines()[-1]
+    found = re.findall(r'(\S+): (-?\d+\.\d+)', line)
+    return {name: float(value) for name, value in found if not name.endswith('time')}

@@ -149,36 +149,37 @@ def write_classifier(folder: Path) -> Path:
     return path
 
 
-# What the narrow network changes in the models of the project's other configs.
-_FPN = dict(in_channels=[16, 32, 64, 128], out_channels=32)
 _FEW_BOXES = dict(score_thr=0.0, max_per_img=10)
 
 
-def _two_stage(num_classes: int, **mask_branch: dict) -> dict:
+def _mask_rcnn(num_classes: int) -> dict:
+    """Return what the narrow network changes in a Mask R-CNN."""
     bbox_head = dict(in_channels=32, fc_out_channels=32, num_classes=num_classes)
+    mask_head = dict(num_convs=1, in_channels=32, conv_out_channels=32, num_classes=num_classes)
+    extractor = dict(out_channels=32)
     return dict(
-        neck=_FPN,
+        neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
         rpn_head=dict(in_channels=32, feat_channels=32),
-        roi_head=dict(bbox_roi_extractor=dict(out_channels=32), bbox_head=bbox_head, **mask_branch),
+        roi_head=dict(
+            bbox_roi_extractor=extractor,
+            bbox_head=bbox_head,
+            mask_roi_extractor=extractor,
+            mask_head=mask_head,
+        ),
         test_cfg=dict(rcnn=_FEW_BOXES),
     )
 
 
-def _mask_rcnn(num_classes: int) -> dict:
-    mask_head = dict(num_convs=1, in_channels=32, conv_out_channels=32, num_classes=num_classes)
-    return _two_stage(num_classes, mask_roi_extractor=dict(out_channels=32), mask_head=mask_head)
-
-
 NARROW_MODELS = {
-    'faster_rcnn_cont_m_fpn_1x_coco.py': _two_stage(num_classes=1),
     'mask_rcnn_cont_m_fpn_1x_coco.py': _mask_rcnn(num_classes=1),
     'mask_rcnn_cont_m_fpn_1x_cityscapes.py': _mask_rcnn(num_classes=8),
-    'fcos_cont_m_fpn_1x_coco.py': dict(
-        neck=dict(_FPN, in_channels=[32, 64, 128]),
-        bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1, num_classes=1),
+    # Those that docs/own_data.md shows.
+    'crowns.py': dict(
+        neck=dict(in_channels=[32, 64, 128], out_channels=32),
+        bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
         test_cfg=_FEW_BOXES,
     ),
-    'pspnet_cont_m_80k_cityscapes.py': dict(
+    'cells.py': dict(
         data_preprocessor=dict(size=(112, 112)),
         decode_head=dict(in_channels=128, channels=16),
         auxiliary_head=dict(in_channels=64, channels=16),
@@ -188,12 +189,13 @@ NARROW_MODELS = {
 
 
 def write_narrow(folder: Path, config: str) -> Path:
-    """Write the project's config of that name with a narrow network and small images."""
-    path = folder / config
+    """Write a config with a narrow network and small images over the folder's, or the project's."""
+    base = folder / config if (folder / config).exists() else ROOT / 'configs' / config
+    path = folder / f'narrow_{config}'
     path.write_text(
         dedent(
             f"""
-            _base_ = {str(ROOT / 'configs' / config)!r}
+            _base_ = {str(base)!r}
             model = dict(
                 backbone=dict(init_cfg=None, frozen_stages=-1, norm_eval=False,
                               arch=dict(_delete_=True, **{ARCH!r})),
@@ -219,47 +221,6 @@ def write_narrow(folder: Path, config: str) -> Path:
             default_hooks = dict(logger=dict(interval=1))
             randomness = dict(seed=0)
             del step, loader
-            """
-        )
-    )
-    return path
-
-
-def write_narrow_on(folder: Path, config: str, data_root: str, classes: tuple[str, ...]) -> Path:
-    """Write the same over the first four images of each part of another data set in COCO's form."""
-    base = write_narrow(folder, config)
-    path = folder / f'other_data_{config}'
-    path.write_text(
-        dedent(
-            f"""
-            _base_ = './{base.name}'
-            data = dict(data_root={data_root!r}, metainfo=dict(classes={classes!r}), indices=4)
-            train_dataloader = dict(batch_size=1, dataset=dict(
-                **data, ann_file='annotations/train.json', data_prefix=dict(img='train/')))
-            val_dataloader = dict(dataset=dict(
-                **data, ann_file='annotations/val.json', data_prefix=dict(img='val/')))
-            test_dataloader = val_dataloader
-            val_evaluator = dict(ann_file={f'{data_root}/annotations/val.json'!r})
-            test_evaluator = val_evaluator
-            """
-        )
-    )
-    return path
-
-
-def write_digits_classifier(folder: Path) -> Path:
-    """Write the small ImageNet classifier over every hundredth image of data/digits."""
-    base = write_classifier(folder)
-    path = folder / 'digits.py'
-    path.write_text(
-        dedent(
-            f"""
-            _base_ = './{base.name}'
-            model = dict(head=dict(num_classes=10), data_preprocessor=dict(num_classes=10))
-            data = dict(data_root='data/digits', classes=[str(digit) for digit in range(10)])
-            train_dataloader = dict(dataset=dict(**data, indices=list(range(0, 4000, 100))))
-            val_dataloader = dict(dataset=dict(**data, indices=list(range(0, 1000, 100))))
-            test_dataloader = val_dataloader
             """
         )
     )

@@ -10,7 +10,7 @@ from ..preparation import run_for_real
 
 # What they import is imported once.
 multiprocessing.get_context('forkserver').set_forkserver_preload(
-    ['mmdet.apis', 'mmseg.apis', 'mmpretrain.apis', 'tests.integration.processes']
+    ['mmdet.apis', 'mmseg.apis', 'mmpretrain.apis', 'tests.conftest', 'tests.integration.processes']
 )
 
 

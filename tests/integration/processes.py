@@ -1,7 +1,6 @@
 """What each of several gloo processes does in test_processes.py."""
 
 import gc
-import itertools
 import os
 import resource
 from collections.abc import Callable
@@ -25,14 +24,12 @@ from mmcontnet.backbones.swin_acmix import OutputNorm
 
 from ..families import ALL, FAMILIES, Family, blocks
 
-IMAGES = 8  # in all processes together
+IMAGES = 4  # in all processes together
 
 # How the norms see the whole batch, or no batch, and what else DDP has to get right.
 SETTINGS: dict[str, dict[str, Any]] = {
-    'norm_eval': dict(norm_eval=True),
-    'SyncBN': {},
-    'frozen stages': dict(frozen_stages=2),
-    'checkpointing': dict(with_cp=True),
+    'norm_eval, frozen stages': dict(norm_eval=True, frozen_stages=2),
+    'SyncBN, checkpointing': dict(with_cp=True),
 }
 
 
@@ -56,9 +53,10 @@ class SyncBatchNorm(_BatchNorm):
         return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
-def step(model: nn.Module, images: Tensor, targets: list[Tensor]) -> dict[str, Tensor]:
-    """Return the gradients of a loss that averages over the batch."""
+def step(model: nn.Module, batch: list[Tensor], mine: slice = slice(None)) -> dict[str, Tensor]:
+    """Return the gradients of a loss that averages over this part of the batch."""
     model.zero_grad()
+    images, *targets = (tensor[mine] for tensor in batch)
     outs = model(images)
     sum((out * t).mean() for out, t in zip(outs, targets, strict=True)).backward()
     return {
@@ -66,10 +64,6 @@ def step(model: nn.Module, images: Tensor, targets: list[Tensor]) -> dict[str, T
         for name, p in model.named_parameters()
         if p.grad is not None
     }
-
-
-def part(targets: list[Tensor], mine: slice) -> list[Tensor]:
-    return [t[mine] for t in targets]
 
 
 def distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -91,24 +85,24 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def data(family: Family, device: str) -> tuple[Tensor, list[Tensor]]:
-    """Make images that no stride divides, and what multiplies their maps in the loss."""
+def make_batch(family: Family) -> list[Tensor]:
+    """Make images that no stride divides, and what multiplies each of their maps in the loss."""
     generator = torch.Generator().manual_seed(1)
-    sides = 70, 50
-    images = torch.randn(IMAGES, 3, *sides, dtype=torch.float64, generator=generator)
-    targets = []
-    for channels, stride in zip(family.channels, family.strides, strict=True):
-        shape = (IMAGES, channels, *(-(-side // stride) for side in sides))
-        targets.append(torch.randn(shape, dtype=torch.float64, generator=generator).to(device))
-    return images.to(device), targets
+    return [
+        torch.randn(
+            (IMAGES, channels, *(-(-side // stride) for side in (70, 50))),
+            dtype=torch.float64,
+            generator=generator,
+        )
+        for channels, stride in [(3, 1), *zip(family.channels, family.strides, strict=True)]
+    ]
 
 
 def compare(family: Family, setting: str, device: str) -> dict[str, float]:
     """Tell how far gradients and statistics of all processes are from those of the first alone."""
     rank, processes = dist.get_rank(), dist.get_world_size()
-    images, targets = data(family, device)
+    batch = [tensor.to(device) for tensor in make_batch(family)]
     share = IMAGES // processes
-    mine = slice(rank * share, (rank + 1) * share)
     torch.manual_seed(rank)  # DDP hands round the weights of the first
     one = family(**SETTINGS[setting], out_indices=ALL).double().to(device).train()
     several = deepcopy(one)
@@ -120,11 +114,11 @@ def compare(family: Family, setting: str, device: str) -> dict[str, float]:
     # Without a search for parameters that got no gradient, which DDP misses in the second step.
     parallel = MMDistributedDataParallel(several.train(), broadcast_buffers=False)
     for _ in range(2):
-        actual = step(parallel, images[mine], part(targets, mine))
+        actual = step(parallel, batch, slice(rank * share, (rank + 1) * share))
     if rank > 0:
         return {}
     for _ in range(2):
-        expected = step(one, images, targets)
+        expected = step(one, batch)
     assert expected.keys() == {name for name, p in one.named_parameters() if p.requires_grad}
     found = dict(gradients=distance(actual, expected))
     if norms := statistics(one):
@@ -132,42 +126,13 @@ def compare(family: Family, setting: str, device: str) -> dict[str, float]:
     return found
 
 
-def compare_unequal(device: str) -> dict[str, float]:
-    """Do the same where the last batch leaves one image to the last process, and more to others."""
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    family = FAMILIES[0]
-    images, targets = data(family, device)
-    ends = [2 * i for i in range(processes)] + [2 * processes - 1]
-    slices = [slice(*pair) for pair in itertools.pairwise(ends)]
-    whole = slice(0, ends[-1])
-    torch.manual_seed(0)
-    model = family(norm_eval=True, out_indices=ALL).double().to(device).train()
-
-    def gradients(model: nn.Module, mine: slice) -> dict[str, Tensor]:
-        return step(model, images[mine], part(targets, mine))
-
-    alone = [gradients(model, mine) for mine in slices]
-    means = {name: sum(g[name] for g in alone) / processes for name in alone[0]}
-    expected = gradients(model, whole)
-    mine = slices[rank]
-    parallel = MMDistributedDataParallel(model, broadcast_buffers=False)
-    found = dict(
-        mean_of_means=distance(gradients(parallel, mine), means),
-        whole_batch=distance(gradients(parallel, mine), expected),
-    )
-    weight = processes * len(images[mine]) / ends[-1]
-    weighted = step(parallel, images[mine], [weight * t for t in part(targets, mine)])
-    return {**found, 'weighted': distance(weighted, expected)}
-
-
 def compare_gradients(device: str, folder: Path) -> dict[str, dict[str, float]]:
     """Compare them for every family."""
-    found = {
+    return {
         f'{family.type} {i}, {setting}': compare(family, setting, device)
         for i, family in enumerate(FAMILIES)
         for setting in SETTINGS
     }
-    return {**found, 'unequal': compare_unequal(device)}
 
 
 class Learner(BaseModel):
@@ -184,8 +149,7 @@ class Learner(BaseModel):
 
 def train_sharded(family: Family, device: str, folder: Path) -> float:
     """Train by mmengine's FSDPStrategy; tell how far all weights are from those of one process."""
-    processes = dist.get_world_size()
-    images, targets = data(family, device)
+    batch = make_batch(family)
     torch.manual_seed(0)
     one = family(norm_eval=True, out_indices=ALL).double().to(device).train()
     model = Learner(deepcopy(one).cpu())
@@ -197,17 +161,14 @@ def train_sharded(family: Family, device: str, folder: Path) -> float:
     )
     if device == 'cpu':
         wrapper['device_id'] = 'cpu'  # the strategy's own is a number, which stands for a GPU
-    samples = [
-        dict(inputs=image, targets=list(maps))
-        for image, *maps in zip(images.cpu(), *(t.cpu() for t in targets), strict=True)
-    ]
+    samples = [dict(inputs=image, targets=maps) for image, *maps in zip(*batch, strict=True)]
     runner = FlexibleRunner(
         model=model,
         work_dir=str(folder),
         experiment_name=family.type,
         strategy=dict(type='FSDPStrategy', model_wrapper=wrapper),
         train_dataloader=dict(
-            batch_size=4 // processes,
+            batch_size=IMAGES // 2 // dist.get_world_size(),
             dataset=samples,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
@@ -221,8 +182,8 @@ def train_sharded(family: Family, device: str, folder: Path) -> float:
     assert sum(isinstance(m, FullyShardedDataParallel) for m in parallel.modules()) > len(parts)
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
     for _ in range(2):
-        for i in range(0, IMAGES, 4):
-            step(one, images[i : i + 4], part(targets, slice(i, i + 4)))
+        for half in (slice(IMAGES // 2), slice(IMAGES // 2, None)):
+            step(one, [tensor.to(device) for tensor in batch], half)
             optimizer.step()
     prefix = 'backbone.'
     with FullyShardedDataParallel.summon_full_params(parallel):
@@ -240,33 +201,31 @@ def compare_sharded(device: str, folder: Path) -> dict[str, float]:
     }
 
 
-def train_for_long(device: str, folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Train on images of 100 sizes, testing in between; count live tensors and resident MiB."""
+def train_on_many_sizes(device: str, folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Train on images of 30 sizes, testing in between; count live tensors and resident MiB."""
     # oneDNN keeps the kernels of 1,024 shapes, which would take as many sizes to fill.
     os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'] = '64'
-    order = torch.randperm(32**2, generator=torch.Generator().manual_seed(0))[:100]
+    gc.freeze()  # what is there already need not be looked at
+    order = torch.randperm(32**2, generator=torch.Generator().manual_seed(0))[:30]
     # The largest comes first, so that what it needs is there.
     sizes = [(64, 64), *((33 + n // 32, 33 + n % 32) for n in order.tolist()[1:])]
     found = {}
-    for i, family in enumerate(FAMILIES):
+    # ConTNet's two kinds of downsampling compute with the same layers.
+    for family in FAMILIES[1:]:
         backbone = family().to(device).train()
-        optimizer = torch.optim.SGD(backbone.parameters(), lr=1e-3)
         counts, memory = [], []
-        for number, size in enumerate(sizes):
-            optimizer.zero_grad()
+        for size in sizes:
             backbone(torch.randn(2, 3, *size, device=device))[0].sum().backward()
-            optimizer.step()
             backbone.eval()
             with torch.no_grad():
                 backbone(torch.randn(1, 3, *size, device=device))
+            backbone.zero_grad()
             backbone.train()
-            if number % 5 == 4:
-                gc.collect()
-                counts.append(sum(issubclass(type(o), Tensor) for o in gc.get_objects()))
-                pages = int(Path('/proc/self/statm').read_text().split()[1])
-                memory.append(pages * resource.getpagesize() / 2**20)
-        found[f'{family.type} {i}'] = counts, memory
-        del backbone, optimizer
+            gc.collect()
+            counts.append(sum(issubclass(type(o), Tensor) for o in gc.get_objects()))
+            pages = int(Path('/proc/self/statm').read_text().split()[1])
+            memory.append(pages * resource.getpagesize() / 2**20)
+        found[family.type] = counts, memory
     return found
 
 

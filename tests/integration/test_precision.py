@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..families import FAMILIES, Family
 
-ITERATIONS = 200
+ITERATIONS = 60
 BATCH = 8
-SEEDS = 4
+SEEDS = 3
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +29,7 @@ def digits(real_data: Path) -> tuple[Tensor, Tensor]:
 def losses(
     family: Family, digits: tuple[Tensor, Tensor], seed: int, device: str, dtype: torch.dtype
 ) -> Tensor:
-    """Train a classifier; return its loss, averaged over every 25 iterations."""
+    """Train a classifier; return its loss, averaged over every 20 iterations."""
     images, labels = digits
     torch.manual_seed(seed)
     backbone, head = family(in_channels=1).to(device), nn.Linear(family.channels[3], 10).to(device)
@@ -49,7 +49,7 @@ def losses(
         scaler.step(optimizer)
         scaler.update()
         found.append(loss.item())
-    return torch.tensor(found).unflatten(0, (-1, 25)).mean(1)
+    return torch.tensor(found).unflatten(0, (-1, 20)).mean(1)
 
 
 @pytest.mark.slow
@@ -63,13 +63,16 @@ def losses(
 )
 # ConTNet's two kinds of downsampling compute with the same layers.
 @pytest.mark.parametrize('family', FAMILIES[1:], ids=lambda family: family.type)
-def test_the_loss_in_half_precision_is_no_farther_than_that_of_another_seed(
+def test_the_loss_in_half_precision_is_nearer_by_far_than_that_of_another_seed(
     family: Family, device: str, dtype: torch.dtype, digits: tuple[Tensor, Tensor]
 ) -> None:
-    full = [losses(family, digits, seed, device, torch.float32) for seed in range(SEEDS)]
+    full = torch.stack(
+        [losses(family, digits, seed, device, torch.float32) for seed in range(SEEDS)]
+    )
     half = losses(family, digits, 0, device, dtype)
-    # It learns, so that there is something to follow.
-    assert max(loss[-1] / loss[0] for loss in full) < 0.9
     noise = max((a - b).square().mean().sqrt() for a, b in itertools.combinations(full, 2))
-    far = (half - torch.stack(full).mean(0)).square().mean().sqrt()
-    assert far <= noise
+    # It learns, so that there is something to follow.
+    assert (full[:, 0] - full[:, -1]).mean() > noise
+    # The same images in the same order.
+    far = (half - full[0]).square().mean().sqrt()
+    assert far < noise / 2

@@ -2,14 +2,14 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
-from .cli import ROOT, free_port, run
+from ..inprocess import run_tool
+from .cli import ROOT, free_port, metrics, run, run_two
 from .configs import write_classifier, write_detector, write_segmenter
 from .data import make_class_folders, make_coco, make_label_maps
 
@@ -18,6 +18,13 @@ from .data import make_class_folders, make_coco, make_label_maps
 def detector(tmp_path: Path) -> Path:
     make_coco(tmp_path / 'data/coco', images=5)
     return write_detector(tmp_path)
+
+
+def write_script(path: Path, line: str) -> None:
+    """Write a command of one line, which stands in for one that is not there."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/usr/bin/env bash\n{line}\n')
+    path.chmod(0o755)
 
 
 def test_a_detector_trains_is_tested_and_drawn(detector: Path, tmp_path: Path) -> None:
@@ -61,49 +68,94 @@ def test_a_classifier_trains_and_is_tested(tmp_path: Path) -> None:
     assert 'accuracy' in run('test.py', config, checkpoint, '--tta', cwd=tmp_path).stdout
 
 
-@pytest.mark.slow
-def test_two_processes_train_and_test(detector: Path, tmp_path: Path) -> None:
-    env = {'PORT': free_port()}
-    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
-    # Five images, two processes: three iterations each.
-    assert '[1][3/3]' in trained.stdout
-    tested = run(
-        'dist_test.sh', detector, 'work/epoch_1.pth', 2, '--out', 'p.pkl', cwd=tmp_path, env=env
-    )
-    assert 'bbox_mAP' in tested.stdout
-    assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 5
-
-
-@pytest.mark.slow
-def test_no_thread_of_the_process_group_outlives_the_training(
+def test_two_processes_train_and_find_in_every_image_what_one_does(
     detector: Path, tmp_path: Path
 ) -> None:
-    # A process that exits with one may abort: "terminate called without an active exception".
-    script = f"""
-import runpy, sys
-from pathlib import Path
-sys.argv = ['train.py', {str(detector)!r}, '--launcher', 'pytorch']
-runpy.run_path({str(ROOT / 'tools/train.py')!r}, run_name='__main__')
-names = [(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()]
-assert 'pt_tcpstore_uv' not in names, names
-"""
-    env = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
-    subprocess.run(
-        [sys.executable, '-c', script],
-        check=True,
-        cwd=tmp_path,
-        env={**os.environ, **env, 'MASTER_PORT': free_port()},
-    )
+    env = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2')
+    of_two = ('--launcher', 'pytorch', '--work-dir', 'work')
+    trained = run_two('train.py', detector, *of_two, cwd=tmp_path, env=env)
+    # Five images, two processes: three iterations each.
+    assert '[1][3/3]' in trained.stdout
+    arguments = ('test.py', detector, 'work/epoch_1.pth', '--out')
+    two = run_two(*arguments, 'two.pkl', *of_two, cwd=tmp_path, env=env)
+    one = run(*arguments, 'one.pkl', cwd=tmp_path)
+    assert 'coco/bbox_mAP' in metrics(two)
+    assert metrics(two) == metrics(one)
+    two, one = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('two', 'one'))
+    assert [image['img_id'] for image in two] == [1, 2, 3, 4, 5]
+    for a, b in zip(two, one, strict=True):
+        assert a['img_id'] == b['img_id']
+        torch.testing.assert_close(a['pred_instances'], b['pred_instances'])
 
 
 @pytest.mark.slow
-def test_a_classifier_has_the_same_gradients_in_two_processes_as_in_one(tmp_path: Path) -> None:
-    script = Path(__file__).with_name('ddp_gradients.py')
+def test_dist_train_starts_processes_that_train(detector: Path, tmp_path: Path) -> None:
+    env = {'PORT': free_port()}
+    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
+    assert '[1][3/3]' in trained.stdout
+    assert (tmp_path / 'work/epoch_1.pth').exists()
 
-    subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
-        + ['--master-port', free_port(), str(script)],
-        check=True,
-        cwd=tmp_path,
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='threads of gloo')
+def test_no_thread_of_the_process_group_outlives_the_training(
+    detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    for name, value in {**address, 'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1'}.items():
+        monkeypatch.setenv(name, value)
+    assert run_tool(monkeypatch, 'train.py', detector, '--launcher', 'pytorch') is None
+    assert (tmp_path / 'work_dirs/retinanet/epoch_1.pth').exists()
+    # A process that exits with one may abort: "terminate called without an active exception".
+    names = {(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()}
+    assert 'pt_tcpstore_uv' not in names
+
+
+def test_slurm_tasks_train(detector: Path, tmp_path: Path) -> None:
+    scontrol = tmp_path / 'bin/scontrol'
+    write_script(scontrol, '[[ $* == "show hostnames node" ]] && echo localhost')
+    env = dict(
+        PATH=f'{scontrol.parent}:{os.environ["PATH"]}',
+        SLURM_NTASKS='2',
+        SLURM_NODELIST='node',
+        MASTER_PORT=free_port(),
     )
-    assert float((tmp_path / 'difference.txt').read_text()) < 1e-5
+    trained = run_two('train.py', detector, '--launcher', 'slurm', cwd=tmp_path, env=env)
+    assert '[1][3/3]' in trained.stdout
+
+
+@pytest.mark.parametrize(
+    ('command', 'env', 'expected'),
+    [
+        (
+            ('dist_test.sh', 'c.py', 'w.pth', '2', '--tta'),
+            dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='99'),
+            '-m torch.distributed.run --nnodes 3 --node-rank 1 --master-addr host --master-port 99 '
+            '--nproc-per-node 2 TOOLS/test.py c.py w.pth --tta --launcher pytorch',
+        ),
+        (
+            ('slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp'),
+            dict(GPUS='16', SRUN_ARGS='--time=5 --x'),
+            'srun -p part --job-name=job --ntasks=16 --gres=gpu:8 --ntasks-per-node=8 '
+            '--cpus-per-task=5 --kill-on-bad-exit=1 --time=5 --x '
+            'PYTHON -u TOOLS/train.py c.py --work-dir work --amp --launcher slurm',
+        ),
+        (
+            ('slurm_test.sh', 'part', 'job', 'c.py', 'w.pth'),
+            dict(GPUS='2', GPUS_PER_NODE='0'),
+            'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --kill-on-bad-exit=1 '
+            'PYTHON -u TOOLS/test.py c.py w.pth --launcher slurm',
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else '',
+)
+def test_launchers_start_tools_with_their_resources(
+    command: tuple[str, ...], env: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    write_script(tmp_path / 'python', 'echo "$*"')
+    write_script(tmp_path / 'srun', 'echo "srun $*"')
+    python = str(tmp_path / 'python')
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    out = run(*command, cwd=tmp_path, env={**env, 'PATH': path, 'PYTHON': python}).stdout
+    line = out.splitlines()[-1].replace(python, 'PYTHON')
+    assert line.replace(str(ROOT / 'tools'), 'TOOLS') == expected
