@@ -748,14 +748,14 @@ HEAD = 'bbox_head.retina_cls'
         ),
         ('b', 'load_from=bad.pth', 'does not fit: .*; --allow-missing trains nevertheless'),
         ('b', 'load_from=bad.pth --allow-missing', NO_DATA),
-        ('', 'load_from=a.pth,b.pth', r"must be one file or URL, got \['a\.pth', 'b\.pth'\]"),
+        ('', 'load_from=a.pth,b.pth', r"must be of type str, got \['a\.pth', 'b\.pth'\]"),
         ('', f'load_from={URL}', f"error: checkpoint '{URL}' cannot be fetched: "),
         (
             '',
             f'model.backbone.init_cfg.checkpoint={URL}',
             f"checkpoint '{URL}' cannot be fetched: ",
         ),
-        ('none', '--resume bad.pth', NO_DATA),
+        ('none', '--resume bad.pth', r"'bad\.pth': its optimizer is not the optim_wrapper"),
         (HEAD, '--resume bad.pth', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
         ('backbone', '--resume bad.pth', r"'bad\.pth' does not fit"),
         # A run that left no checkpoint starts as its config says.
