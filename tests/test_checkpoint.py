@@ -707,13 +707,14 @@ HEAD = 'bbox_head.retina_cls'
         (HEAD, 'load_from=bad.pth', NO_DATA),  # and it is told, see below
         ('b', 'load_from=bad.pth', 'does not fit: .*; --allow-missing trains nevertheless'),
         ('b', 'load_from=bad.pth --allow-missing', NO_DATA),
+        ('', 'load_from=a.pth,b.pth', r"must be of type str, got \['a\.pth', 'b\.pth'\]"),
         ('', f'load_from={URL}', f"error: checkpoint '{URL}' cannot be fetched: "),
         (
             '',
             f'model.backbone.init_cfg.checkpoint={URL}',
             f"checkpoint '{URL}' cannot be fetched: ",
         ),
-        ('none', '--resume bad.pth', NO_DATA),
+        ('none', '--resume bad.pth', r"'bad\.pth': its optimizer is not the optim_wrapper"),
         (HEAD, '--resume bad.pth', r"'bad\.pth' does not fit: 2 of \d+ tensors of RetinaNet .*\)$"),
         # A run that left no checkpoint starts as its config says.
         ('', 'load_from=none.pth --resume', "error: checkpoint 'none.pth' not found"),

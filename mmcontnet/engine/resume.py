@@ -174,7 +174,7 @@ def _check_optimization(cfg: Config, model: nn.Module, content: Any, path: str) 
 
 def settings_of(cfg: Config) -> dict[str, Any]:
     """Return what a training's result depends on beside model and data, by keys of the config."""
-    variable = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS'}.get(cfg.launcher, '')
+    variable = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS'}.get(cfg.get('launcher'), '')
     settings = {'processes': int(os.environ.get(variable, 1))}
     for name in ('batch_size', 'sampler', 'batch_sampler', 'drop_last'):
         settings[f'train_dataloader.{name}'] = cfg.train_dataloader.get(name)
