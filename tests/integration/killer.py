@@ -200,7 +200,7 @@ def content_of(folder: Path) -> dict[str, Any]:
             content['info'] = {
                 name: os.path.basename(value) if name.endswith('ckpt') else value
                 for name, value in hub['runtime_info'].items()
-                if name not in ('cfg', 'experiment_name', 'run', 'epoch', 'iter')  # as meta says
+                if name not in ('cfg', 'experiment_name', 'run', 'eta', 'epoch', 'iter')
             }
             found[path.name] = content
         elif path.name == 'last_checkpoint':
