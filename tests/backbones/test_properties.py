@@ -25,9 +25,9 @@ class Images(NamedTuple):
         return self.constant + self.noise * torch.randn(self.batch, 3, *self.size)
 
     def autocast(self) -> torch.autocast:
-        # Of an image with three channels whose map is one pixel wide, oneDNN's bf16 convolutions
-        # with a stride read memory that nothing was written to.
-        enabled = self.bf16 and self.size[1] > 4
+        # Where maps are one pixel wide, as those before the last stage then may be, oneDNN's bf16
+        # convolutions of few channels with a stride read memory that nothing was written to.
+        enabled = self.bf16 and self.size[1] > 16
         return torch.autocast('cpu', torch.bfloat16, enabled=enabled)
 
 
@@ -110,10 +110,7 @@ def test_training_gives_finite_gradients_or_says_that_batch_norm_needs_more_pixe
         outs = backbone(given())
     check_outputs(family, outs, given)
     sum(out.float().square().sum() for out in outs).backward()
-    # oneDNN's bf16 convolutions of stride 2 read memory that nothing was written to in the backward
-    # of maps that are one pixel wide, as those before the last stage then may be.
-    if not given.bf16 or given.size[1] > family.strides[3] // 2:
-        assert [n for n, p in backbone.named_parameters() if not p.grad.isfinite().all()] == []
+    assert [n for n, p in backbone.named_parameters() if not p.grad.isfinite().all()] == []
 
 
 @every_family
