@@ -1,6 +1,5 @@
 """The launchers: what they start, what they wait for, and what they refuse within seconds."""
 
-import os
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -12,31 +11,6 @@ from .cli import ROOT, free_port, launch, run
 from .configs import write_tiny
 
 LAUNCHERS = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh')
-# What srun does as far as a task can see, with a record of how it was called.
-SRUN = """#!/usr/bin/env bash
-echo "srun $*"
-while [[ $1 == -* ]]; do
-    [[ $1 == --ntasks=* ]] && export SLURM_NTASKS=${1#--ntasks=}
-    if [[ $1 == -p ]]; then shift; fi
-    shift
-done
-[[ -n ${SLURM_NODELIST:-} ]] || exit 0
-for ((i = 0; i < SLURM_NTASKS; i++)); do
-    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
-    tasks+=($!)
-done
-for task in "${tasks[@]}"; do wait "$task" || exit 1; done
-"""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    """Put stand-ins for SLURM's commands on the PATH."""
-    for name, script in dict(srun=SRUN, scontrol='#!/usr/bin/env bash\necho localhost\n').items():
-        (tmp_path / 'bin').mkdir(exist_ok=True)
-        (tmp_path / 'bin' / name).write_text(script)
-        (tmp_path / 'bin' / name).chmod(0o755)
-    return f'{tmp_path}/bin:{os.environ["PATH"]}'
 
 
 def test_launchers_explain_themselves_also_through_links(tmp_path: Path) -> None:
@@ -103,23 +77,3 @@ def test_machines_wait_for_each_other_and_say_so(tmp_path: Path) -> None:
     alone = run('_torchrun.py', *arguments, 'train.py', cwd=tmp_path, ok=False).stdout
     line = alone.splitlines()[-1]
     assert re.match(rf'dist_train.sh: error: cannot start {place} .*: Timed out after \d+ s', line)
-
-
-@pytest.mark.slow
-def test_slurm_tasks_train(path: str, tmp_path: Path) -> None:
-    variables = dict(GPUS='2', GPUS_PER_NODE='0', SLURM_NODELIST='localhost', SRUN_ARGS='--time=5')
-    env = dict(variables, PATH=path, MASTER_PORT=free_port())
-    config = write_tiny(tmp_path)
-    trained = run('slurm_train.sh', 'gpu', 'job', config, 'work', cwd=tmp_path, env=env).stdout
-    assert 'srun -p gpu --job-name=job --ntasks=2 --cpus-per-task=5 --kill-on' in trained
-    assert '--kill-on-bad-exit=1 --time=5' in trained
-    assert 'Epoch(train) [3][1/1]' in trained  # of two processes
-    assert (tmp_path / 'work/epoch_3.pth').exists()
-
-
-def test_slurm_asks_for_gpus(path: str, tmp_path: Path) -> None:
-    for tool, rest in (('train', '--work-dir work'), ('test', 'work')):
-        command = (f'slurm_{tool}.sh', 'part', 'job', 'c.py', 'work', '--amp')
-        out = run(*command, cwd=tmp_path, env=dict(PATH=path, GPUS='16')).stdout
-        assert '--ntasks=16 --gres=gpu:8 --ntasks-per-node=8' in out
-        assert out.rstrip().endswith(f'{tool}.py c.py {rest} --amp --launcher slurm')

@@ -88,14 +88,6 @@ def test_two_processes_train_and_find_in_every_image_what_one_does(
         torch.testing.assert_close(a['pred_instances'], b['pred_instances'])
 
 
-@pytest.mark.slow
-def test_dist_train_starts_processes_that_train(detector: Path, tmp_path: Path) -> None:
-    env = {'PORT': free_port()}
-    trained = run('dist_train.sh', detector, 2, '--work-dir', 'work', cwd=tmp_path, env=env)
-    assert '[1][3/3]' in trained.stdout
-    assert (tmp_path / 'work/epoch_1.pth').exists()
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason='threads of gloo')
 def test_no_thread_of_the_process_group_outlives_the_training(
     detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
