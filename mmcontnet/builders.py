@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from mmengine.config import Config
@@ -124,11 +124,26 @@ def check_arguments(
     except ValueError:  # of what is written in C
         return
     name = getattr(found, '__name__', config.get('type'))
+    for argument, kinds in _numbers(found).items():
+        if isinstance(value := config.get(argument), str | Mapping | list | tuple):
+            wanted = ' or '.join(kind.__name__ for kind in kinds)
+            raise UserError(f'{key}.{argument} of {name} must be {wanted}, got {value!r:.100}')
     if accepted is not None and (unknown := sorted(given.difference(accepted, others))):
         takes = ', '.join(argument for argument in accepted if argument not in others) or 'none'
         raise UserError(f'{key}: {name} has no argument {", ".join(unknown)}; it takes {takes}')
     if added is not None and (missing := [r for r in required if r not in given | others]):
         raise UserError(f'{key}: {name} needs {", ".join(missing)}')
+
+
+def _numbers(found: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
+    """Return the arguments that are numbers by their annotations, and which kinds these allow."""
+    numbers = {}
+    for name, parameter in inspect.signature(found).parameters.items():
+        hint = parameter.annotation
+        kinds = tuple(kind for kind in get_args(hint) or (hint,) if kind is not type(None))
+        if kinds and all(kind in (bool, int, float) for kind in kinds):
+            numbers[name] = kinds
+    return numbers
 
 
 def _arguments(found: Callable[..., Any]) -> tuple[list[str] | None, list[str]]:

@@ -11,9 +11,11 @@ in a detector's backbone, or as load_from of a classification config.
 """
 
 import argparse
+from pathlib import Path
 
 from mmcontnet.analysis.report import tool_parser
 from mmcontnet.errors import UserError, exit_on_user_error
+from mmcontnet.output import check_out
 from mmcontnet.weights import convert_checkpoint
 
 
@@ -30,6 +32,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     with exit_on_user_error('convert_checkpoint.py'):
+        destination = Path(args.dst)
+        check_out(destination.parent, option='DST')  # which is made
+        if destination.parent.is_dir():
+            check_out(destination, (destination.suffix.lower(),), 'DST')
         try:
             converted = convert_checkpoint(args.src, args.dst, args.ema)
         except OSError as error:

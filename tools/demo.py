@@ -45,6 +45,7 @@ def main() -> None:
         files = {image: out / image.name if args.image.is_dir() else out for image in images}
         if args.image.is_file():
             report.check_out(out, SUFFIXES)
+            report.check_out(out.with_name(f'{out.name}.json'), ('.json',))
         else:
             report.check_out(out)
             out.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ def main() -> None:
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with report.quiet_tool('export_onnx.py'):
         report.check_out(args.out, ('.onnx',))
+        report.check_out(args.out.with_suffix('.json'), ('.json',))
         print(f'exporting {args.config} (a minute or so) ...', file=sys.stderr)
         cfg = load_config(args.config)
         result = export_onnx(cfg, args.checkpoint, tuple(args.shape), args.out)

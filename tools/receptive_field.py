@@ -81,6 +81,7 @@ def main() -> None:
     args = parse_args()
     with report.quiet_tool('receptive_field.py'):
         report.check_out(args.out, PICTURES)
+        report.check_out(args.out.with_suffix('.json'), ('.json',))
         size, files = (args.size, args.size), find_images(args.images)
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
         photographs = [ImageOps.fit(open_image(file), size) for file in files[: args.count]]

@@ -235,6 +235,7 @@ MISTAKES = {
     'optim_wrapper.optimizer.lr': (-1, 'SGD: ValueError: Invalid learning rate: -1'),
     'param_scheduler.0.start_factor': (7, 'LinearLR: ValueError: Starting multiplicative factor'),
     'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
+    'train_cfg.max_epochs': ('abc', "max_epochs of EpochBasedTrainLoop must be int, got 'abc'"),
     'train_cfg.epochs': (5, 'EpochBasedTrainLoop has no argument epochs; it takes max_epochs'),
 }
 
