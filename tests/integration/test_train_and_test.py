@@ -122,7 +122,7 @@ def test_slurm_tasks_train(detector: Path, tmp_path: Path) -> None:
         (
             ('dist_test.sh', 'c.py', 'w.pth', '2', '--tta'),
             dict(NNODES='3', NODE_RANK='1', MASTER_ADDR='host', PORT='99'),
-            '-m torch.distributed.run --nnodes 3 --node-rank 1 --master-addr host --master-port 99 '
+            'TOOLS/_torchrun.py dist_test.sh 3 1 host 99 900 '
             '--nproc-per-node 2 TOOLS/test.py c.py w.pth --tta --launcher pytorch',
         ),
         (
