@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..families import Family, every_family
@@ -49,6 +50,7 @@ def test_mmpretrains_tool_draws_the_map_of_a_stage(
 ) -> None:
     apis, mmcv = pytest.importorskip('mmpretrain.apis'), pytest.importorskip('mmcv')
     monkeypatch.chdir(tmp_path)
+    init_default_scope('mmpretrain')  # as in a process of its own, whatever ran here before
     model = dict(
         type='ImageClassifier',
         backbone=dict(type=f'mmcontnet.{family.type}', **family.kwargs),
