@@ -125,6 +125,7 @@ def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
     assert lines == [f'building {config}']
 
 
+@pytest.mark.slow
 def test_the_tool_measures_compares_prints_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
