@@ -125,7 +125,8 @@ def check_arguments(
         return
     name = getattr(found, '__name__', config.get('type'))
     for argument, kinds in _numbers(found).items():
-        if isinstance(value := config.get(argument), str | Mapping | list | tuple):
+        # Sequences are annotated as numbers here and there.
+        if isinstance(value := config.get(argument), str):
             wanted = ' or '.join(kind.__name__ for kind in kinds)
             raise UserError(f'{key}.{argument} of {name} must be {wanted}, got {value!r:.100}')
     if accepted is not None and (unknown := sorted(given.difference(accepted, others))):
