@@ -128,7 +128,7 @@ def check_arguments(
         # Sequences are annotated as numbers here and there.
         if isinstance(value := config.get(argument), str):
             wanted = ' or '.join(kind.__name__ for kind in kinds)
-            raise UserError(f'{key}.{argument} of {name} must be {wanted}, got {value!r:.100}')
+            raise UserError(f'{key}: {argument} of {name} must be {wanted}, got {value!r:.100}')
     if accepted is not None and (unknown := sorted(given.difference(accepted, others))):
         takes = ', '.join(argument for argument in accepted if argument not in others) or 'none'
         raise UserError(f'{key}: {name} has no argument {", ".join(unknown)}; it takes {takes}')
