@@ -168,6 +168,15 @@ def test_training_reaches_every_parameter_and_clips_and_prediction_runs(config: 
     assert [type(prediction) for prediction in predictions] == [type(data['data_samples'][0])] * 2
 
 
+@pytest.mark.parametrize('config', [name for name in NAMES if kind(name)[0]])
+def test_annotations_are_drawn_where_they_are(config: str) -> None:
+    loader = load_config(str(CONFIGS / config)).test_dataloader
+    steps = [step.type for step in loader.dataset.pipeline]
+    # Pictures show them in the original image, whose size a Resize before would have changed.
+    if 'Resize' in steps:
+        assert steps.index('Resize') < steps.index('LoadAnnotations')
+
+
 @pytest.mark.parametrize('config', [name for name in NAMES if '_cont_m_fpn_' in name])
 def test_batches_have_sides_that_the_patches_of_the_first_two_stages_divide(config: str) -> None:
     cfg = load_config(str(CONFIGS / config))
