@@ -1,10 +1,10 @@
 """Report what only a GPU shows, in one call of a few minutes: FILE.json, and FILE.md for people.
 
-Parts: throughput and peak memory of every classifier at 224 x 224, eager and (one of each family)
-compiled, and of detectors' backbones and necks at 800 x 1280, beside ResNet-50 and Swin-T; the
-bandwidth of local aggregation; which kernels attention runs; the tests marked `gpu`. Weights are
-random. A part that fails is reported with its error, and the others go on; what does not fit into
-the time is left out, and named.
+Parts: the tests marked `gpu`, which take at most a third of the time; throughput and peak memory of
+detectors' backbones and necks at 800 x 1280, and of every classifier at 224 x 224, eager and (one
+of each family) compiled, beside ResNet-50 and Swin-T; the bandwidth of local aggregation; which
+kernels attention runs. Weights are random. A part that fails is reported with its error, and the
+others go on; what does not fit into the time is left out, and named.
 
 Convolutions in fp32 use TF32, which is PyTorch's default. A training step is forward, backward and
 SGD with momentum under autocast. On a CPU (--device cpu) the same code runs with small batches, to
@@ -93,8 +93,8 @@ def measure_steps(stepper: Stepper, device: str) -> dict[str, Any]:
 def aggregation_bandwidth(channels: int, side: int, dtype: torch.dtype) -> Rows:
     """Compare the aggregation of 256 maps with a device copy of as many bytes.
 
-    Each element is read or written once: value, weight and output; going back also the gradients of
-    all three.
+    As if each element were read or written once: value, weight and output; going back also the
+    gradients of all three. What it takes to start the op is included.
     """
     from triton.testing import do_bench
 
@@ -156,9 +156,12 @@ def run_tests(timeout: float) -> Rows:
         found = Path(folder, 'tests.xml')
         command = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', f'--junitxml={found}']
         try:
-            subprocess.run(command, cwd=ROOT, timeout=timeout, capture_output=True)
+            run = subprocess.run(command, cwd=ROOT, timeout=timeout, capture_output=True, text=True)
         except subprocess.TimeoutExpired:
             yield dict(error=f'pytest took longer than {timeout:.0f} s')
+            return
+        if not found.exists():
+            yield dict(error=' / '.join((run.stdout + run.stderr).splitlines()[-3:]))
             return
         for case in ET.parse(found).iter('testcase'):
             bad = case.find('failure') if case.find('error') is None else case.find('error')
@@ -178,7 +181,7 @@ def throughput_table(rows: list[dict[str, Any]], batch: int) -> str:
         line = [f'{row["network"]} {row["dtype"]}{" compiled" if row["compiled"] else ""}']
         for step in STEPS:
             if step not in row:
-                line += ['-', '-', '-']
+                line += [row.get('error', ''), '-', '-']
                 continue
             base = first.setdefault(row['dtype'], row)
             peak = row[step].get('peak_memory_bytes', 0) / 2**30
@@ -207,7 +210,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=Path('gpu_report.json'), metavar='FILE.json')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if there is a GPU')
     parser.add_argument('--minutes', type=float, default=9.0, help='of all parts together')
-    names = ('detectors', 'classifiers', 'compiled', 'aggregation', 'attention', 'tests')
+    names = ('tests', 'detectors', 'aggregation', 'attention', 'classifiers', 'compiled')
     parser.add_argument('--parts', nargs='+', choices=names, default=names)
     args = parser.parse_args()
     with report.quiet_tool('gpu_report.py'):
@@ -216,7 +219,7 @@ def main() -> None:
 
 
 def write(args: argparse.Namespace, device: str) -> None:
-    """Run the parts in turn, and write what there is after each of them."""
+    """Run the parts in turn, and write what there is after each of their tasks."""
     end = time.monotonic() + 60 * args.minutes
     small = device == 'cpu'
     at_224 = Settings((64, 64) if small else (224, 224), 2 if small else 128, device=device)
@@ -251,16 +254,15 @@ def write(args: argparse.Namespace, device: str) -> None:
             [lambda n=n: attention_kernels(n, device) for n in COMPILED],
             table,
         ),
-        'tests': ([lambda: run_tests(end - time.monotonic())], table),
+        'tests': ([lambda: run_tests(20 * args.minutes)], table),
     }
     machine = platform.machine() if small else torch.cuda.get_device_name()
     content: dict[str, Any] = dict(machine=machine, torch=torch.__version__, parts={})
-    pages = [f'# What a GPU shows\n\n{machine}, PyTorch {torch.__version__}.']
     for part in args.parts:
         tasks, show = parts[part]
         rows: list[dict[str, Any]] = []
         failures: list[str] = []
-        started = time.monotonic()
+        content['parts'][part] = dict(rows=rows, failures=failures)
         for number, task in enumerate(tasks):
             if time.monotonic() > end:
                 failures.append(f'{len(tasks) - number} of {len(tasks)} left out: no time')
@@ -273,13 +275,14 @@ def write(args: argparse.Namespace, device: str) -> None:
                 failures.append(f'{number + 1}: {type(error).__name__}: {error}'.partition('\n')[0])
             if device == 'cuda':
                 torch.cuda.empty_cache()
-        seconds = time.monotonic() - started
-        print(f'{part}: {len(rows)} rows, {len(failures)} failures, {seconds:.0f} s', flush=True)
-        content['parts'][part] = dict(rows=rows, failures=failures, seconds=seconds)
-        pages.append(f'## {part}\n\n' + '\n\n'.join([*failures, show(rows) if rows else 'nothing']))
-        report.write_json(args.out, content)
-        with report.replacing(args.out.with_suffix('.md')) as partial:
-            partial.write_text('\n\n'.join(pages) + '\n')
+            report.write_json(args.out, content)
+        print(f'{part}: {len(rows)} rows, {len(failures)} failures', flush=True)
+    with report.replacing(args.out.with_suffix('.md')) as partial:
+        pages = [f'# What a GPU shows\n\n{machine}, PyTorch {torch.__version__}.']
+        for part, found in content['parts'].items():
+            shown = parts[part][1](found['rows']) if found['rows'] else 'nothing'
+            pages.append(f'## {part}\n\n' + '\n\n'.join([*found['failures'], shown]))
+        partial.write_text('\n\n'.join(pages) + '\n')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,17 +59,24 @@ def attention(
 
 
 def _fused(
-    q: Tensor, k: Tensor, v: Tensor, max_batch: int | None, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    max_batch: int | None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Call the fused kernels; a bias is for all windows, (1, ...), or for each of them."""
     windows, heads = q.shape[:2]
     if max_batch is None or windows * heads <= max_batch:
-        return F.scaled_dot_product_attention(q, k, v, bias)
+        return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
     chunk = max(1, max_batch // heads)
-    parts = [x.split(chunk) for x in (q, k, v)]
-    each = bias is not None and len(bias) == windows
-    biases = bias.split(chunk) if each else [bias] * len(parts[0])  # type: ignore[union-attr]
-    return torch.cat([F.scaled_dot_product_attention(*p) for p in zip(*parts, biases, strict=True)])
+    parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
+    biases: Iterator[Tensor | None] = repeat(bias)
+    if bias is not None and len(bias) == windows:
+        biases = iter(bias.split(chunk))
+    outs = [F.scaled_dot_product_attention(*part, next(biases), scale=scale) for part in parts]
+    return torch.cat(outs)
 
 
 def _splits(q: Tensor, k: Tensor) -> int:
@@ -99,7 +109,7 @@ def _spread(q: Tensor, k: Tensor, v: Tensor, splits: int) -> tuple[Tensor, Tenso
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Write attention out: PyTorch does so for a bias with a gradient, with more steps between."""
+    """Plain attention; PyTorch also falls back to it for a bias with a gradient, in more steps."""
     logits = q @ (k * k.shape[-1] ** -0.5).mT
     logits.unflatten(0, (-1, len(bias) if bias.dim() == 4 else 1)).add_(bias)
     return logits.softmax(dim=-1) @ v
@@ -131,5 +141,6 @@ def low_rank_biased_attention(
     columns = F.pad((columns * scale).to(q.dtype), (0, more)).expand(b, heads, -1, -1)
     values = v if q.is_cuda else F.pad(v, (0, columns.shape[-1]))
     wide = torch.cat([q, rows], dim=-1), torch.cat([k, columns], dim=-1), values
-    out = F.scaled_dot_product_attention(*_spread(*wide, _splits(q, k)), scale=1 / scale)
+    max_batch = MAX_CUDA_BATCH if q.is_cuda else None
+    out = _fused(*_spread(*wide, _splits(q, k)), max_batch, scale=1 / scale)
     return out.reshape(*q.shape[:-1], values.shape[-1])[..., :d]

@@ -6,7 +6,7 @@ Three implementations, all of which sum in fp32 (fp64 for fp64 inputs):
   CPU the compiled ops are faster with many groups, but much slower with few.
 - ``'eager'``: has its own backward, which keeps the inputs only. For CPUs, fp64, and GPUs without
   Triton.
-- ``'triton'``: one kernel forward and one backward, which read and write everything once. For GPUs.
+- ``'triton'``: one kernel forward, and one for each gradient. For GPUs.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 _NUM_WARPS = 4
-_TILE = 2048  # elements, 16 for each thread
+_TILE = 2048  # elements, 16 for each thread; twice as many where a row of pixels has them
 _BLOCK_X = 32  # pixels of a row
 
 # No new compilation for other image sizes.
@@ -186,7 +186,9 @@ def _launch(
     # Whole sectors of 32 bytes along what is dense, in the maps and in the weights' rows.
     block_s = triton.next_power_of_2(shares) if tile_shares else 1
     block_g = min(triton.next_power_of_2(groups), 32 // value.itemsize) if channels_last else 1
-    block_x = min(triton.next_power_of_2(width), _BLOCK_X)
+    # Of many shares fewer pixels: the sums are in registers.
+    block_x = max(1, min(_BLOCK_X, 2 * _TILE // (block_s * block_g)))
+    block_x = min(triton.next_power_of_2(width), block_x)
     block_y = max(1, _TILE // (block_s * block_g * block_x))
     block_y = min(triton.next_power_of_2(height), block_y)
     programs = (

@@ -32,7 +32,7 @@ def norm_conv(
     """Compute conv2d(batch_norm(x)), and GELU of it if asked for, without keeping the normed map.
 
     Plain autograd keeps two maps for backward, x and the normed one. This keeps x alone. It cannot
-    be differentiated twice.
+    be differentiated twice, nor be compiled on a GPU, where compilers fuse the two steps anyway.
 
     Parameters and statistics are fp32, or fp64 for an input in fp64. Under autocast, where x is in
     half precision, statistics and sums are still in fp32, and the convolution is in half precision.
@@ -164,7 +164,7 @@ def _in_turn(
 
 
 class _Recomputed(torch.autograd.Function):
-    """Norms x again for backward: more passes in fewer steps, whose starts are dear on a GPU."""
+    """Norms x again for backward: more passes over the maps, in fewer kernels to launch."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:

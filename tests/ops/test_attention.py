@@ -34,6 +34,18 @@ def test_chunked_attention_equals_the_plain_formula_in_values_and_gradients(
             torch.testing.assert_close(attention(*inputs, max_batch=max_batch), expected)
 
 
+@pytest.mark.parametrize('scale', [None, 0.7])
+def test_chunks_share_a_bias_with_its_gradient(scale: float | None) -> None:
+    """As on a GPU, where PyTorch's kernels take it."""
+    inputs = [torch.randn(6, 2, 5, 4, dtype=torch.float64) for _ in range(3)]
+    inputs = [x.requires_grad_() for x in (*inputs, torch.randn(1, 2, 5, 5, dtype=torch.float64))]
+    results = []
+    for max_batch in (None, 8):
+        out = MODULE._fused(*inputs[:3], max_batch, inputs[3], scale)
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    torch.testing.assert_close(*results)
+
+
 def test_queries_in_parts_give_the_same_values_and_gradients() -> None:
     inputs = [torch.randn(3, 2, n, 4, dtype=torch.float64, requires_grad=True) for n in (24, 5, 5)]
     expected = scaled_dot_product_attention(*inputs)
@@ -56,7 +68,7 @@ def test_on_a_gpu_few_keys_and_many_queries(rank: int, dtype: torch.dtype) -> No
     assert MODULE._splits(*inputs[:2]) == 8
     compute = low_rank_biased_attention if rank else attention
     results = [
-        (out := compute(*given), *torch.autograd.grad(out.sum(), given[:3]))
+        (out := compute(*given), *torch.autograd.grad(out.square().sum(), given))
         for given in (exact, inputs)
     ]
     eps = (32 if dtype == torch.float32 else 4) * torch.finfo(dtype).eps
