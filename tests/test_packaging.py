@@ -138,6 +138,7 @@ def make_environment(folder: Path) -> tuple[Path, Path]:
     return folder / 'bin/python', packages
 
 
+@pytest.mark.slow
 def test_installed_wheel_serves_the_inferencers_outside_the_repository(
     checkout: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def run_outside(script: str, site: Path, cwd: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_readmes_config_trains_with_an_import_or_a_scope(site: Path, tmp_path: Path) -> None:
     # As a reader takes it, by copy and paste.
     config = (ROOT / 'README.md').read_text().split('```python\n')[1].split('```')[0]

@@ -2,7 +2,7 @@
 # Runs lint, types and all tests; with arguments, pytest alone with these arguments:
 #
 #   tools/run_tests.sh                        everything, as CI does
-#   tools/run_tests.sh -m "not slow"          what takes within 4 minutes on two cores
+#   tools/run_tests.sh -m "not slow"          what takes some 5 minutes on two cores
 #   tools/run_tests.sh tests/test_x.py -k y   what pytest selects by `tests/test_x.py -k y`
 #   tools/run_tests.sh --upstream [...]       the same with upstream's mmengine 0.10.7, mmcv-lite 2.1.0
 #                                             and torch 2.4: without arguments, what needs no more

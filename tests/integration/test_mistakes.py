@@ -59,6 +59,7 @@ def test_training_names_the_mistake(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_launcher_says_it_in_one_line_too(tmp_path: Path) -> None:
     lines = run(
         'dist_train.sh', RETINANET, 2, '--cfg-options', SCRATCH, cwd=tmp_path, ok=False

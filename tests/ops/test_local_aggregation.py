@@ -274,6 +274,7 @@ def test_the_kernels_equal_the_reference_at_the_sizes_of_cotnet(size: tuple[int,
         check_against_the_reference(None, case, *inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MODULE._TRITON, reason='needs Triton')
 def test_the_kernels_equal_the_reference_in_tritons_interpreter() -> None:
     env = dict(os.environ, TRITON_INTERPRET='1')
