@@ -23,7 +23,7 @@ _TILE = 2048  # elements, 16 for each thread; twice as many where a row of pixel
 _BLOCK_X = 32  # pixels of a row
 
 # No new compilation for other image sizes.
-_SIZES = ['height', 'width', 'value_height', 'value_width']
+_SIZES = ['height', 'width', 'near_height', 'near_width']
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def _place(
 @triton.jit(do_not_specialize=_SIZES)
 def _sum(
     source, weight, out,
-    height, width, source_height, source_width, padding,
+    height, width, near_height, near_width, padding,
     source_b, source_c, source_y, source_x,
     weight_b, weight_c, weight_y, weight_x,
     out_b, out_c, out_y, out_x,
@@ -101,8 +101,8 @@ def _sum(
             else:
                 near_y, near_x = y + (i - padding), x + (j - padding)
                 weight_at = y * weight_y + x * weight_x
-            near = (near_y >= 0) & (near_y < source_height)
-            near &= (near_x >= 0) & (near_x < source_width)
+            near = (near_y >= 0) & (near_y < near_height)
+            near &= (near_x >= 0) & (near_x < near_width)
             v = tl.load(
                 source + c * source_c + (near_y * source_y + near_x * source_x),
                 mask=near & (g < GROUPS) & (s < SHARES),
@@ -116,7 +116,7 @@ def _sum(
 @triton.jit(do_not_specialize=_SIZES)
 def _multiply(
     grad, value, out,
-    height, width, value_height, value_width, padding,
+    height, width, near_height, near_width, padding,
     grad_b, grad_c, grad_y, grad_x,
     value_b, value_c, value_y, value_x,
     out_b, out_c, out_y, out_x,
@@ -140,8 +140,8 @@ def _multiply(
     for i in range(KERNEL_SIZE):
         for j in tl.static_range(KERNEL_SIZE):
             near_y, near_x = y + (i - padding), x + (j - padding)
-            near = (near_y >= 0) & (near_y < value_height)
-            near &= (near_x >= 0) & (near_x < value_width)
+            near = (near_y >= 0) & (near_y < near_height)
+            near &= (near_x >= 0) & (near_x < near_width)
             total = tl.zeros((s + g + y).shape, tl.float32)
             # Share by share: no sum over what several threads hold.
             for share in range(SHARES):
