@@ -56,15 +56,15 @@ def norm_conv(
     """
     tensors = (x, norm_weight, norm_bias, running_mean, running_var, weight, bias)
     settings = (training, momentum, eps)
-    keeps_graph = torch.is_grad_enabled()
-    if x.device.type == 'cpu' and not keeps_graph:
+    on_cpu = x.device.type == 'cpu'
+    if torch.is_grad_enabled():
+        out = (_Folded if on_cpu else _Recomputed).apply(*tensors, *settings)
+    elif on_cpu:
         # GELU may be part of the convolution where nothing is kept for its gradient.
         conv = conv_gelu if gelu else F.conv2d
         return _forward(*tensors, *settings, conv=conv, inplace=inplace)[0]
-    if not keeps_graph:
-        out = _in_turn(*tensors, *settings)
     else:
-        out = (_Folded if x.device.type == 'cpu' else _Recomputed).apply(*tensors, *settings)
+        out = _in_turn(*tensors, *settings)
     return F.gelu(out) if gelu else out
 
 
@@ -145,22 +145,12 @@ class _Folded(torch.autograd.Function):
         return grad_x, product, total, None, None, grad_weight, grad_bias, None, None, None
 
 
-def _in_turn(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Tensor:
-    norm = (running_mean, running_var, norm_weight, norm_bias, training, momentum, eps)
+def _in_turn(*inputs: Any) -> Tensor:
+    """Norm, then convolve; the inputs are those of :func:`_forward`."""
+    x, norm_weight, norm_bias, mean, var, weight, bias, *settings = inputs
     with torch.autocast(x.device.type, enabled=False):
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return F.conv2d(F.batch_norm(x, *norm), weight, bias, **_options(weight))
+        normed = F.batch_norm(x, mean, var, norm_weight, norm_bias, *settings)
+        return F.conv2d(normed, weight.to(x.dtype), bias.to(x.dtype), **_options(weight))
 
 
 class _Recomputed(torch.autograd.Function):

@@ -1,6 +1,8 @@
 """BatchNorm and convolution by one op, against the two written one after the other."""
 
+from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -17,7 +19,17 @@ SIZES = [(12, 13), (1, 4), (3, 1), (2, 2)]
 
 without_gelu = partial(norm_conv, momentum=0.1, eps=1e-5, gelu=False)
 
+
+def recomputed(
+    *tensors: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+) -> Tensor:
+    """What a GPU computes, on a CPU."""
+    op = import_module('mmcontnet.ops.norm_conv')._Recomputed
+    return op.apply(*tensors, training, momentum, eps)
+
+
 every_kernel = pytest.mark.parametrize('kernel', KERNELS, ids=['pointwise', 'depthwise'])
+every_form = pytest.mark.parametrize('form', [without_gelu, recomputed], ids=['CPU', 'GPU'])
 every_mode = pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 
 
@@ -73,11 +85,12 @@ def check(
     training: bool,
     dtype: torch.dtype,
     device: str = 'cpu',
+    form: Callable[..., Tensor] = without_gelu,
 ) -> None:
     inputs = make_inputs(kernel, size)
     expected = results(reference, inputs, training, torch.float64, device)
     plain = results(reference, inputs, training, dtype, device)
-    actual = results(without_gelu, inputs, training, dtype, device)
+    actual = results(form, inputs, training, dtype, device)
     eps = {torch.float64: 1e-10, torch.float32: 1e-5}.get(dtype, 2 * torch.finfo(dtype).eps)
     for a, p, e in zip(actual, plain, expected, strict=True):
         # By the largest: single gradients are differences of larger numbers.
@@ -89,10 +102,15 @@ def check(
 @pytest.mark.parametrize('size', SIZES)
 @every_mode
 @every_kernel
+@every_form
 def test_values_gradients_and_running_statistics_equal_the_two_steps(
-    kernel: tuple[int, ...], training: bool, size: tuple[int, int], dtype: torch.dtype
+    form: Callable[..., Tensor],
+    kernel: tuple[int, ...],
+    training: bool,
+    size: tuple[int, int],
+    dtype: torch.dtype,
 ) -> None:
-    check(kernel, size, training, dtype)
+    check(kernel, size, training, dtype, form=form)
 
 
 @pytest.mark.gpu
@@ -105,7 +123,10 @@ def test_on_a_gpu_too(kernel: tuple[int, ...], training: bool, dtype: torch.dtyp
 
 @every_mode
 @every_kernel
-def test_one_map_is_kept_for_backward(kernel: tuple[int, ...], training: bool) -> None:
+@every_form
+def test_one_map_is_kept_for_backward(
+    form: Callable[..., Tensor], kernel: tuple[int, ...], training: bool
+) -> None:
     inputs = make_inputs(kernel)
     kept: dict[int, int] = {}
 
@@ -114,7 +135,7 @@ def test_one_map_is_kept_for_backward(kernel: tuple[int, ...], training: bool) -
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        out = without_gelu(*inputs, training=training)
+        out = form(*inputs, training=training)
     assert sum(n == inputs[0].numel() for n in kept.values()) == 1
     out.sum().backward()
 
