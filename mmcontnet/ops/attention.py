@@ -36,12 +36,8 @@ def attention(
     Returns:
         (windows, heads, N, D).
     """
-    if max_batch is None and q.is_cuda:
-        max_batch = MAX_CUDA_BATCH
     if bias is None:
-        return _fused(*_spread(q, k, v, _splits(q, k)), max_batch).reshape(
-            *q.shape[:-1], v.shape[-1]
-        )
+        return _fused(q, k, v, max_batch)
     # A parameter is fp32 where autocast made the queries something else.
     bias = bias.to(q.dtype)
     if q.device.type == 'cpu' and bias.requires_grad and torch.is_grad_enabled():
@@ -67,16 +63,21 @@ def _fused(
     scale: float | None = None,
 ) -> Tensor:
     """Call the fused kernels; a bias is for all windows, (1, ...), or for each of them."""
+    shape = *q.shape[:-1], v.shape[-1]
+    if bias is None:
+        q, k, v = _spread(q, k, v, _splits(q, k))
+    if max_batch is None and q.is_cuda:
+        max_batch = MAX_CUDA_BATCH
     windows, heads = q.shape[:2]
     if max_batch is None or windows * heads <= max_batch:
-        return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, bias, scale=scale).reshape(shape)
     chunk = max(1, max_batch // heads)
     parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
     biases: Iterator[Tensor | None] = repeat(bias)
     if bias is not None and len(bias) == windows:
         biases = iter(bias.split(chunk))
     outs = [F.scaled_dot_product_attention(*part, next(biases), scale=scale) for part in parts]
-    return torch.cat(outs)
+    return torch.cat(outs).reshape(shape)
 
 
 def _splits(q: Tensor, k: Tensor) -> int:
@@ -97,7 +98,7 @@ def _splits(q: Tensor, k: Tensor) -> int:
 
 
 def _spread(q: Tensor, k: Tensor, v: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Make more heads of fewer queries, for an output to be reshaped.
+    """Make more heads of fewer queries; the output is to be reshaped.
 
     Returns:
         q, (windows, heads * splits, N / splits, D), and k and v repeated.
@@ -140,7 +141,5 @@ def low_rank_biased_attention(
     rows = F.pad(rows.to(q.dtype), (0, more)).expand(b, -1, -1, -1)
     columns = F.pad((columns * scale).to(q.dtype), (0, more)).expand(b, heads, -1, -1)
     values = v if q.is_cuda else F.pad(v, (0, columns.shape[-1]))
-    wide = torch.cat([q, rows], dim=-1), torch.cat([k, columns], dim=-1), values
-    max_batch = MAX_CUDA_BATCH if q.is_cuda else None
-    out = _fused(*_spread(*wide, _splits(q, k)), max_batch, scale=1 / scale)
-    return out.reshape(*q.shape[:-1], values.shape[-1])[..., :d]
+    q, k = torch.cat([q, rows], dim=-1), torch.cat([k, columns], dim=-1)
+    return _fused(q, k, values, None, scale=1 / scale)[..., :d]
