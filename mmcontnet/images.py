@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import UserError
@@ -31,19 +33,26 @@ def check_image(path: str | Path) -> None:
             raise UserError(f'cannot read image {str(path)!r}: {error}') from error
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Read an image file in RGB, 8 bits each, as training does: upright by its EXIF data.
+def read_image(path: str | Path, read: Callable[[str], np.ndarray] = mmcv.imread) -> np.ndarray:
+    """Read an image file.
+
+    Args:
+        path: The file.
+        read: By default OpenMMLab's: in BGR, 8 bits each, upright by the EXIF data.
+
+    Returns:
+        What ``read`` makes of it, (H, W) or (H, W, C).
 
     Raises:
         UserError: If it cannot be read.
     """
     check_image(path)
     try:
-        return Image.fromarray(mmcv.imread(path, channel_order='rgb'))
+        pixels = read(str(path))
+        assert pixels is not None  # as OpenCV returns it
+        return pixels
     except OSError as error:
         raise UserError(f'cannot read image {str(path)!r}: {error.strerror}') from error
     except Exception as error:  # whatever the decoders raise
-        reason = (
-            'OpenCV finds no whole image of a format that it knows, with 8 or 16 bits a channel'
-        )
+        reason = 'it is no whole image that its loader knows (OpenCV: 8 or 16 bits a channel)'
         raise UserError(f'cannot read image {str(path)!r}: {reason}') from error

@@ -128,3 +128,52 @@ def test_detectors_with_cotnet_decay_biases_but_no_norm(arch: str) -> None:
     without = {name for name, (_, decay) in found.items() if decay == 0}
     assert without == norm_parameters(model) & learning
     assert len({lr for lr, _ in found.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'cmt_ti_8xb128_in1k.py',
+        'pspnet_cont_m_80k_cityscapes.py',
+        'retinanet_pvt_acmix_t_fpn_1x_coco.py',
+    ],
+)
+def test_rates_decay_by_layer_over_the_rest_of_a_recipe(config: str) -> None:
+    cfg = Config.fromfile(CONFIGS / config)
+    cfg.model.backbone.frozen_stages = -1
+    _, plain = groups(cfg)
+    cfg.merge_from_dict({'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.5})
+    cfg.optim_wrapper.constructor = 'LayerDecayConstructor'
+    model, found = groups(cfg)
+    for name, (lr, decay) in found.items():
+        depth, layers = model.backbone.get_layer_depth(name, 'backbone.')
+        assert lr == pytest.approx(plain[name][0] * 0.5 ** (layers - 1 - depth)), name
+        assert decay == plain[name][1]
+    assert (
+        len({lr for name, (lr, _) in found.items() if name.startswith('backbone.')}) == layers - 1
+    )
+
+
+def test_mmpretrains_own_constructor_gives_classifiers_the_same_rates() -> None:
+    cfg = Config.fromfile(CONFIGS / 'cmt_ti_8xb128_in1k.py')
+    cfg.optim_wrapper.paramwise_cfg = dict(layer_decay_rate=0.7)
+    rates = []
+    for constructor in ('LayerDecayConstructor', 'LearningRateDecayOptimWrapperConstructor'):
+        cfg.optim_wrapper.constructor = constructor
+        rates.append({name: lr for name, (lr, _) in groups(cfg)[1].items()})
+    assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'paramwise_cfg.layer_decay_rate': 1.5}, 'layer_decay_rate must be in 0-1, got 1.5'),
+        ({'optimizer.lr': None, 'paramwise_cfg.layer_decay_rate': 0.7}, 'needs optimizer.lr'),
+    ],
+)
+def test_a_decay_that_cannot_be_is_refused(options: dict, message: str) -> None:
+    cfg = Config.fromfile(CONFIGS / 'cmt_ti_8xb128_in1k.py')
+    cfg.optim_wrapper.constructor = 'LayerDecayConstructor'
+    cfg.merge_from_dict({f'optim_wrapper.{key}': value for key, value in options.items()})
+    with pytest.raises(ValueError, match=message):
+        groups(cfg)

@@ -15,7 +15,6 @@ from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
-from mmcontnet.images import open_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +52,6 @@ def main() -> None:
         predictor = Predictor(cfg, args.checkpoint, device, args.score_thr)
         rows = []
         for image, file in track(files.items(), description='Images'):
-            open_image(image)
             seen, picture = predictor(image)
             with report.replacing(file) as partial:
                 picture.save(partial)

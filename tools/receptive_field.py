@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from PIL import ImageOps
-from PIL.Image import Image
 from rich.progress import track
 
 from mmcontnet.analysis import report
 from mmcontnet.analysis.inspection import (
     build_backbone,
+    cut_square,
     estimate_norm_statistics,
     find_images,
+    image_reader,
     to_input,
 )
 from mmcontnet.analysis.networks import NETWORK_HELP
@@ -37,7 +37,6 @@ from mmcontnet.analysis.receptive_field import (
 )
 from mmcontnet.builders import network_errors
 from mmcontnet.engine import load_config
-from mmcontnet.images import open_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,14 +60,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(
-    cfg: Config, network: str, photographs: list[Image], args: argparse.Namespace
+    cfg: Config, network: str, files: list[Path], args: argparse.Namespace
 ) -> list[ReceptiveField]:
     """Measure one network; the weights are random where it names no checkpoint."""
     checkpoint = network.partition('=')[2]
     torch.manual_seed(0)
     device = report.check_device(args.device)
     backbone = build_backbone(cfg, checkpoint or None, args.stages).to(device)
-    images = [to_input(photograph, cfg).to(device) for photograph in photographs]
+    read = image_reader(cfg)
+    images = [to_input(cut_square(read(file), args.size), cfg).to(device) for file in files]
+    images = list(islice(cycle(images), args.count))
     with network_errors(network):
         if not checkpoint:
             estimate_norm_statistics(backbone, images[:4])
@@ -82,13 +83,11 @@ def main() -> None:
     with report.quiet_tool('receptive_field.py'):
         report.check_out(args.out, PICTURES)
         report.check_out(args.out.with_suffix('.json'), ('.json',))
-        size, files = (args.size, args.size), find_images(args.images)
+        files = find_images(args.images)[: args.count]
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
-        photographs = [ImageOps.fit(open_image(file), size) for file in files[: args.count]]
-        photographs = list(islice(cycle(photographs), args.count))
         columns, results, rows = [], [], []
         for cfg, network in zip(configs, args.networks, strict=True):
-            fields = measure(cfg, network, photographs, args)  # tells what is wrong with a config
+            fields = measure(cfg, network, files, args)  # tells what is wrong with a config
             config, _, checkpoint = network.partition('=')
             title = f'{cfg.model.backbone.type}, {Path(checkpoint).name or "untrained"}'
             columns.append((f'{title}\n{Path(config).stem}', fields))

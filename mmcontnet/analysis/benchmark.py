@@ -31,6 +31,7 @@ from torch.utils.benchmark import timer
 
 from ..builders import network_errors
 from .complexity import count
+from .inspection import image_channels
 from .networks import build_network
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -70,7 +71,7 @@ def keep_freed_memory() -> None:
 
 
 class Stepper:
-    """A network, from images (B, 3, H, W) to a tensor or several, ready to run both steps."""
+    """A network, from images (B, C, H, W) to a tensor or several, ready to run both steps."""
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         self.dtype = DTYPES[settings.dtype]
@@ -80,7 +81,8 @@ class Stepper:
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
         if settings.compile:
             self.network = torch.compile(self.network, dynamic=False)
-        images = torch.randn(settings.batch_size, 3, *settings.shape, device=settings.device)
+        size = settings.batch_size, image_channels(network), *settings.shape
+        images = torch.randn(size, device=settings.device)
         self.images = images.contiguous(memory_format=memory_format)
 
     def forward(self) -> None:
@@ -193,7 +195,8 @@ def benchmark(
         report(f'{"building and compiling" if settings.compile else "building"} {name}')
         network = build_network(name)
         with network_errors(name):
-            cost = count(deepcopy(network), torch.empty(1, 3, *settings.shape)).total
+            image = torch.empty(1, image_channels(network), *settings.shape)
+            cost = count(deepcopy(network), image).total
             steppers.append(Stepper(network, settings))
             for step in STEPS:
                 steppers[-1].time(step)

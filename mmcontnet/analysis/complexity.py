@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..builders import build_model, network_errors
 from ..layers import PositionBias
 from ..ops import force_reference
+from .inspection import image_channels
 from .results import read_figures
 
 # How OpenMMLab's backbones name their stages, counted from 0 or from 1, and the norms and the
@@ -109,7 +110,7 @@ def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
     if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
         _stand_in_for_proposals(model)
     with network_errors(f'the model cannot be counted at {shape[0]} x {shape[1]}'):
-        return count(model, torch.empty(1, 3, *shape), [sample], mode='tensor')
+        return count(model, torch.empty(1, image_channels(model), *shape), [sample], mode='tensor')
 
 
 def _stand_in_for_proposals(model: Any) -> None:

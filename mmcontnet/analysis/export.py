@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint
 from ..errors import UserError
-from .inspection import input_normalisation
+from .inspection import image_channels, input_normalisation
 from .report import replacing
 
 #: Largest difference to PyTorch, as a part of the largest output (or of 1, if that is larger).
@@ -69,7 +69,8 @@ def export_onnx(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
     network = _Exported(model, shape).eval()
-    image = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    size = 1, image_channels(model), *shape
+    image = torch.randn(size, generator=torch.Generator().manual_seed(0))
     with network_errors('the network cannot be exported'), torch.no_grad():
         result = network(image)
         expected = list(result) if isinstance(result, list | tuple) else [result]
@@ -89,9 +90,9 @@ def export_onnx(
         raise UserError(f'ONNX differs from PyTorch by {max_error:.1e}, nothing is written')
     with replacing(path) as partial:
         program.save(partial, external_data=False)
-    mean, std, order = input_normalisation(cfg)
+    mean, std, order = input_normalisation(cfg, size[1])
     return dict(
-        input=dict(name='image', shape=[1, 3, *shape], mean=mean, std=std, order=order),
+        input=dict(name='image', shape=list(size), mean=mean, std=std, order=order),
         outputs=[dict(name=n, shape=list(e.shape)) for n, e in zip(names, expected, strict=True)],
         opset=program.model.opset_imports[''],
         max_error=max_error,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from PIL import Image
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..builders import find_type, network_errors
+from ..builders import build, find_type, network_errors
 from ..checkpoint import load_checkpoint
+from ..engine.checks import leaf_datasets
 from ..errors import UserError
+from ..images import read_image
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -72,7 +76,7 @@ def estimate_norm_statistics(module: nn.Module, images: Sequence[Tensor]) -> Non
 
     Args:
         module: The network; in eval mode afterwards.
-        images: Inputs, each (B, 3, H, W).
+        images: Inputs, each (B, C, H, W).
     """
     for layer in module.modules():
         if isinstance(layer, _BatchNorm):
@@ -84,25 +88,76 @@ def estimate_norm_statistics(module: nn.Module, images: Sequence[Tensor]) -> Non
     module.eval()
 
 
-def input_normalisation(cfg: Config) -> tuple[list[float], list[float], str]:
+def image_channels(network: nn.Module) -> int:
+    """Return how many channels a network's images have: as many as its first convolution takes."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return next((convolution.in_channels for convolution in convolutions), 3)
+
+
+def input_normalisation(cfg: Config, channels: int) -> tuple[list[float], list[float], str]:
     """Look up what a config's data preprocessor does to pixels of 0-255.
 
+    Args:
+        cfg: The config.
+        channels: Of the images.
+
     Returns:
-        Mean and standard deviation by channel, and the order of the channels, ``'RGB'`` or
-        ``'BGR'``.
+        Mean and standard deviation by channel, and the order of the channels: ``'RGB'``, ``'BGR'``,
+        or ``'as loaded'`` if they are not three.
     """
     config = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     order = 'RGB' if config.get('bgr_to_rgb') or config.get('to_rgb') else 'BGR'
-    return list(config.get('mean') or [0.0] * 3), list(config.get('std') or [1.0] * 3), order
+    mean, std = config.get('mean') or [0.0] * channels, config.get('std') or [1.0] * channels
+    return list(mean), list(std), order if channels == 3 else 'as loaded'
 
 
-def to_input(image: Image.Image, cfg: Config) -> Tensor:
-    """Turn a photograph into a backbone's input, (1, 3, H, W), normalised as the config says."""
-    mean, std, order = input_normalisation(cfg)
-    pixels = torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1).float()
-    if order == 'BGR':
-        pixels = pixels.flip(0)
-    return ((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+def find_loader(cfg: Config) -> Any:
+    """Find the step of a config's test pipeline that reads image files; None if there is none."""
+    loader = cfg.get('test_dataloader') or {}
+    for key, dataset in leaf_datasets('test_dataloader.dataset', loader.get('dataset')):
+        for step in dataset.get('pipeline', ())[:1]:
+            if find_type(TRANSFORMS, step, f'{key}.pipeline.0').__name__.startswith('Load'):
+                return step
+    return None  # no data, or data sets in one file
+
+
+def image_reader(cfg: Config) -> Callable[[Path], np.ndarray]:
+    """Build what reads an image file as a config's test pipeline does.
+
+    Returns:
+        A function from a file to pixels, (H, W) or (H, W, C), photographs in BGR. It raises a
+        UserError for what it cannot read.
+    """
+    step = find_loader(cfg) or dict(type=LoadImageFromFile)
+    load = build(TRANSFORMS, step, 'the loader of the test pipeline')
+    return lambda path: read_image(path, lambda file: load(dict(img_path=file))['img'])
+
+
+def to_input(pixels: np.ndarray, cfg: Config) -> Tensor:
+    """Turn an image as it is loaded into a backbone's input, (1, C, H, W), as the config says."""
+    image = torch.from_numpy(np.atleast_3d(pixels).astype(np.float32)).permute(2, 0, 1)
+    mean, std, order = input_normalisation(cfg, len(image))
+    if order == 'RGB':
+        image = image.flip(0)
+    return ((image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+
+
+def cut_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image and cut out its middle, (H, W) or (H, W, C) -> (side, side, C)."""
+    bands = np.atleast_3d(pixels)
+    bands = bands if bands.dtype == np.uint8 else bands.astype(np.float32)
+    pictures = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(bands, 2, 0))
+    return np.stack([np.array(ImageOps.fit(picture, (side, side))) for picture in pictures], 2)
+
+
+def to_picture(pixels: np.ndarray) -> np.ndarray:
+    """Show an image as it is loaded, (H, W) or (H, W, C), in RGB: the first three bands, or one."""
+    bands = np.atleast_3d(pixels)
+    bands = bands[..., [2, 1, 0] if bands.shape[2] > 2 else [0, 0, 0]]
+    low, high = bands.min(), bands.max()
+    if low < 0 or high > 255:  # more than 8 bits
+        bands = (bands - float(low)) * (255 / float(high - low))
+    return bands.astype(np.uint8)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -39,7 +39,7 @@ class Network(nn.Module):
         self.head = model.head if is_classifier else None
 
     def forward(self, x: Tensor) -> Tensor | Sequence[Tensor]:
-        """Images, (B, 3, H, W), to class scores, (B, classes), or to feature maps."""
+        """Images, (B, C, H, W), to class scores, (B, classes), or to feature maps."""
         x = self.backbone(x)
         if self.neck is not None:
             x = self.neck(x)

@@ -15,6 +15,7 @@ from PIL import Image
 from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint, safe_loading
 from ..errors import UserError
+from .inspection import find_loader, image_reader, to_picture
 
 #: How many classes of a classifier's scores are told.
 TOP = 5
@@ -39,6 +40,10 @@ class Predictor:
         self.inferencer: Any
         # The packages would merely warn.
         load_checkpoint(build_model(cfg, meta=True), checkpoint)
+        self.read = image_reader(cfg)
+        if loader := find_loader(cfg):  # the inferencers get pixels, and know no other loader
+            loader.clear()
+            loader.type = 'LoadImageFromFile'
         with safe_loading():
             if self.scope == 'mmdet':
                 from mmdet.apis import DetInferencer
@@ -79,22 +84,22 @@ class Predictor:
         Raises:
             UserError: If the network cannot take the image.
         """
+        pixels = self.read(image)
         with network_errors(f'image {str(image)!r}'), TemporaryDirectory() as folder:
+            found = self.inferencer(pixels, return_datasamples=True)
+            options: dict[str, Any]
             if self.scope == 'mmdet':
-                results = self.inferencer(
-                    str(image), return_vis=True, pred_score_thr=self.score_thr
-                )
-                seen = self._list_instances(results['predictions'][0])
-                pixels = results['visualization'][0]
+                found = found['predictions']
+                seen = self._list_instances(self.inferencer.pred2dict(found[0]))
+                options = dict(return_vis=True, pred_score_thr=self.score_thr)
             elif self.scope == 'mmseg':
-                # Half the image shows through.
-                results = self.inferencer(str(image), return_vis=True, opacity=0.5)
-                seen, pixels = self._list_areas(results['predictions']), results['visualization']
+                seen, found = self._list_areas(found.pred_sem_seg.data[0].cpu().numpy()), [found]
+                options = dict(return_vis=True, opacity=0.5)  # half the image shows through
             else:  # it only draws into folders
-                results = self.inferencer(str(image), show_dir=folder)
-                seen = self._list_classes(results[0]['pred_scores'])
-                pixels = self.inferencer.visualizer.get_image()
-        return seen, Image.fromarray(pixels)
+                seen = self._list_classes(found[0].pred_score.cpu().numpy())
+                options = dict(show_dir=folder)
+            (picture,) = self.inferencer.visualize([to_picture(pixels)], found, **options)
+        return seen, Image.fromarray(picture)
 
     def _label(self, index: int) -> str:
         return self.classes[index] if self.classes else str(index)

@@ -59,7 +59,7 @@ def receptive_fields(
 
     Args:
         backbone: Takes an image, returns a sequence of maps (1, C, H, W).
-        images: ``count`` inputs, each (1, 3, S, S).
+        images: ``count`` inputs, each (1, C, S, S).
         count: Number of images.
 
     Returns:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import torch
 import torch.fx
+from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -290,6 +291,33 @@ class HybridBackbone(BaseModule):
         for module in self.modules():
             if isinstance(module, Stage):  # stems may be one too
                 module.with_cp = with_cp
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Tell how deep a parameter lies, for learning rates that decay by layer.
+
+        As in mmpretrain's backbones, the stem is layer 0, each block is one more, and the head is
+        the last. What lies between two blocks belongs to the later one.
+
+        Args:
+            param_name: Of a parameter of the model.
+            prefix: Of the backbone's names there; names without it are the head's.
+
+        Returns:
+            The layer, and the number of layers.
+        """
+        layers = {f'{prefix}stem.': 0}
+        depth, between = 0, []
+        for i, stage in enumerate(self.stages):
+            for name, child in stage.named_children():
+                several = isinstance(child, nn.ModuleList)
+                for number, part in child.named_children() if several else [('', child)]:
+                    between.append(f'{prefix}stages.{i}.{name}.{number}'.rstrip('.') + '.')
+                    if any(isinstance(module, DropPath) for module in part.modules()):  # a block
+                        depth += 1
+                        layers.update(dict.fromkeys(between, depth))
+                        between.clear()
+        found = (layer for start, layer in layers.items() if param_name.startswith(start))
+        return next(found, depth + 1), depth + 2
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -149,6 +149,11 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     except UserError as error:
         if 'process group' in str(error):
             return None, []
+        if isinstance(error.__cause__, NotImplementedError):  # they know backbones by name
+            raise UserError(
+                f'{error} For learning rates that decay by layer, take constructor='
+                "'LayerDecayConstructor' with paramwise_cfg=dict(layer_decay_rate=0.7)"
+            ) from error
         raise
     several = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
     if isinstance(optimizer, OptimWrapperDict):  # each optimizer may have schedulers of its own

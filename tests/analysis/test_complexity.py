@@ -127,10 +127,18 @@ def test_auxiliary_heads_cost_parameters_alone() -> None:
     assert parts['auxiliary_head'].multiply_adds == 0
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_have_the_channels_that_the_network_takes(channels: int) -> None:
+    path = str(CONFIGS / 'cont_ti_8xb64_in1k.py')
+    cfg = load_config(path, {'model.backbone.in_channels': channels})
+    stem = complexity(cfg, (64, 64)).parts['stem']
+    assert (stem.parameters, stem.multiply_adds) == (49 * 48 * channels, 49 * 48 * channels * 32**2)
+
+
 def test_models_that_cannot_be_counted_are_named() -> None:
     path = str(CONFIGS / 'cont_ti_8xb64_in1k.py')
-    with pytest.raises(UserError, match=r'cannot be counted at 64 x 64: ValueError: .* \(B, 1, H'):
-        complexity(load_config(path, {'model.backbone.in_channels': 1}), (64, 64))
+    with pytest.raises(UserError, match='cannot be counted at 64 x 64: RuntimeError: '):
+        complexity(load_config(path, {'model.head.in_channels': 1}), (64, 64))
     with pytest.raises(UserError, match="backbone: .* no arch 'xl'"):
         complexity(load_config(path, {'model.backbone.arch': 'xl'}), (64, 64))
     with pytest.raises(UserError, match='no model.backbone'):

@@ -87,6 +87,20 @@ def test_a_detector_gives_the_maps_of_its_neck(tmp_path: Path) -> None:
     assert_computes(out, model.extract_feat)
 
 
+def test_a_network_for_grey_images_takes_them(tmp_path: Path) -> None:
+    cfg = load_config('mmpretrain::lenet/lenet5_mnist.py')
+    model = model_of(cfg, tmp_path / 'm.pth')
+    out = tmp_path / 'm.onnx'
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (32, 32), out)
+    described = {key: result['input'][key] for key in ('shape', 'mean', 'std', 'order')}
+    assert described == dict(shape=[1, 1, 32, 32], mean=[33.46], std=[78.87], order='as loaded')
+    image = torch.randn(1, 1, 32, 32)
+    (actual,) = onnxruntime.InferenceSession(out).run(None, {'image': image.numpy()})
+    with torch.no_grad():
+        expected = model(image, mode='tensor')
+    np.testing.assert_allclose(actual, expected.numpy(), atol=1e-4)
+
+
 def test_a_file_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,13 @@ from torch import nn
 
 from mmcontnet.analysis.inspection import (
     build_backbone,
+    cut_square,
     estimate_norm_statistics,
     find_images,
+    image_reader,
     input_normalisation,
     to_input,
+    to_picture,
 )
 from mmcontnet.analysis.report import replacing
 from mmcontnet.engine import load_config
@@ -85,12 +89,36 @@ def test_input_is_what_the_data_preprocessor_makes_of_the_image(to_rgb: bool) ->
     bgr = torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1)
     expected = ImgDataPreprocessor(**settings)(dict(inputs=[bgr]))['inputs']
     cfg = Config(dict(model=dict(data_preprocessor=settings)))
-    torch.testing.assert_close(to_input(Image.fromarray(pixels), cfg), expected)
+    torch.testing.assert_close(to_input(pixels[..., ::-1], cfg), expected)
+
+
+@pytest.mark.parametrize('bands', [1, 4])
+@pytest.mark.parametrize('deep', [False, True])
+def test_other_images_are_read_as_the_test_pipeline_does(
+    bands: int, deep: bool, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(8, 12, bands), dtype=np.uint8)
+    pixels = pixels.astype(np.uint16) * 256 if deep else pixels
+    cv2.imwrite(str(tmp_path / 'a.png'), pixels)
+    settings = dict(mean=[100.0] * bands, std=[50.0] * bands)
+    step = dict(type='LoadImageFromFile', color_type='unchanged')
+    cfg = Config(
+        dict(data_preprocessor=settings, test_dataloader=dict(dataset=dict(pipeline=[step])))
+    )
+    found = image_reader(cfg)(tmp_path / 'a.png')
+    assert np.array_equal(np.atleast_3d(found), pixels)
+    expected = (torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] - 100) / 50
+    torch.testing.assert_close(to_input(found, cfg), expected)
+    assert cut_square(found, 4).shape == (4, 4, bands)
+    picture = to_picture(found)
+    assert picture.shape == (8, 12, 3) and picture.dtype == np.uint8
+    assert deep or np.array_equal(picture, pixels[..., [2, 1, 0] if bands > 1 else [0, 0, 0]])
+    assert np.ptp(picture) > 200
 
 
 @pytest.mark.parametrize('name', ['cont_m_8xb64_in1k.py', 'retinanet_cont_m_fpn_1x_coco.py'])
 def test_normalisation_is_found_where_each_package_keeps_it(name: str) -> None:
-    mean, std, order = input_normalisation(load_config(str(ROOT / 'configs' / name)))
+    mean, std, order = input_normalisation(load_config(str(ROOT / 'configs' / name)), 3)
     assert (mean, std) == ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     assert order == 'RGB'
 

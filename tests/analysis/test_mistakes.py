@@ -14,7 +14,7 @@ from ..integration.cli import ROOT
 from ..integration.configs import write_segmenter
 
 RECEPTIVE_FIELD = 'receptive_field.py fcn.py --images image.png'
-LENET = 'export_onnx.py mmpretrain::lenet/lenet5_mnist.py --shape 32 32'  # for one channel
+LENET = 'export_onnx.py mmpretrain::lenet/lenet5_mnist.py --shape 9 9'  # it takes 32 x 32
 
 MISTAKES = [
     ('benchmark.py a.py --rounds 4', '--rounds must be at least 5'),

@@ -342,6 +342,22 @@ def test_other_numbers_of_input_channels_work(family: Family) -> None:
     assert out.shape == (2, family.channels[3], 2, 2)
 
 
+@every_family
+def test_parameters_lie_the_deeper_the_later_their_block(family: Family) -> None:
+    backbone = family(out_indices=ALL)
+    layers = 2 + sum(family.kwargs['arch']['depths'])
+    depths = {
+        name: backbone.get_layer_depth(f'net.{name}', 'net.')
+        for name, _ in backbone.named_parameters()
+    }
+    assert {total for _, total in depths.values()} == {layers}
+    found = [depth for depth, _ in depths.values()]
+    assert found == sorted(found)
+    assert set(range(layers - 1)) <= set(found)  # norms after the last block are the head's
+    assert all((depth == 0) is name.startswith('stem.') for name, (depth, _) in depths.items())
+    assert backbone.get_layer_depth('head.fc.weight', 'net.') == (layers - 1, layers)
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
