@@ -196,7 +196,7 @@ def build(registry: Registry, config: Any, key: str, **added: Any) -> Any:
         added: Arguments beside the config's.
 
     Returns:
-        The object; None if it needs the processes of a run.
+        The object.
 
     Raises:
         UserError: If it cannot be built; with the key and the type of the part that fails.
@@ -208,7 +208,11 @@ def build(registry: Registry, config: Any, key: str, **added: Any) -> Any:
 
 @contextmanager
 def explained(registry: Registry, config: Any, key: str) -> Iterator[None]:
-    """Say which part of a config cannot be built, and why."""
+    """Say which part of a config cannot be built, and why.
+
+    Raises:
+        UserError: For what is built within it and fails, but for defects of our own networks.
+    """
     whole = key, config
     try:
         yield
@@ -216,9 +220,8 @@ def explained(registry: Registry, config: Any, key: str) -> Iterator[None]:
         for frame, _ in traceback.walk_tb(error.__traceback__):
             if frame.f_code is build_from_cfg.__code__:
                 wanted = frame.f_locals['cfg']
-                parts = chain(
-                    parts_of(key, config), parts_of(*whole)
-                )  # heads get parts of train_cfg
+                # Heads get parts of train_cfg.
+                parts = chain(parts_of(key, config), parts_of(*whole))
                 if found := next((part for part in parts if _is_made_of(wanted, part[1])), None):
                     (key, config), registry = found, frame.f_locals['registry']
         part = find_type(registry, config, key)

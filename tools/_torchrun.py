@@ -25,7 +25,11 @@ launcher, nodes, node, address, port, timeout, *options = sys.argv[1:]
 
 
 class Rendezvous(StaticTCPRendezvous):
-    """The meeting of all machines at the first one's port."""
+    """The meeting of all machines at the first one's port.
+
+    PyTorch does not document StaticTCPRendezvous. It is what torchrun itself uses for machines with
+    numbers; its documented kinds, c10d and etcd, number machines by themselves.
+    """
 
     def get_backend(self) -> str:
         """Return what torchrun knows it by."""

@@ -24,6 +24,7 @@ import torch
 from mmcontnet.analysis import report
 from mmcontnet.analysis.benchmark import DTYPES, MEMORY_FORMATS, STEPS, Settings, benchmark
 from mmcontnet.errors import UserError
+from mmcontnet.output import check_out
 
 HEADER = 'MACs, ms an image, images/s, speed, peak memory'.split(', ')
 
@@ -68,7 +69,7 @@ def main() -> None:
         if args.rounds < 5:
             raise UserError('--rounds must be at least 5')
         if args.json:
-            report.check_out(args.json, ('.json',), '--json')
+            check_out(args.json, ('.json',), '--json')
         options = {name: getattr(args, name) for name in Settings.__dataclass_fields__}
         device = report.check_device(args.device)
         settings = Settings(**{**options, 'shape': tuple(args.shape), 'device': device})

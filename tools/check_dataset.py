@@ -18,6 +18,7 @@ from mmcontnet.engine import (
     validate_datasets,
 )
 from mmcontnet.errors import UserError
+from mmcontnet.output import check_out
 
 SPLITS = ['train', 'val', 'test']
 
@@ -36,7 +37,7 @@ def main() -> None:
         parser.error(f'--workers takes 0 or more, got {args.workers}')
     with report.quiet_tool('check_dataset.py'):
         if args.json:
-            report.check_out(args.json, ('.json',), '--json')
+            check_out(args.json, ('.json',), '--json')
         cfg = load_config(args.config, args.cfg_options)
         splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
         for split in splits or SPLITS[:1]:

@@ -16,6 +16,7 @@ from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.results import read_figures
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
+from mmcontnet.output import check_out
 
 COSTS = ['parameters', 'MACs', 'of them attention']
 
@@ -77,7 +78,7 @@ def main() -> None:
         if args.all and args.shape:
             raise UserError('--shape goes with a CONFIG; the results file says the sizes of --all')
         if args.json:
-            report.check_out(args.json, ('.json',), '--json')
+            check_out(args.json, ('.json',), '--json')
         result: Any = count_all() if args.all else count_one(args.config, args.shape)
         if args.json:
             report.write_json(args.json, result)

@@ -15,6 +15,7 @@ from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
+from mmcontnet.output import check_out
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,10 +44,10 @@ def main() -> None:
             raise UserError('--out must not be IMAGE itself')
         files = {image: out / image.name if args.image.is_dir() else out for image in images}
         if args.image.is_file():
-            report.check_out(out, SUFFIXES)
-            report.check_out(out.with_name(f'{out.name}.json'), ('.json',))
+            check_out(out, SUFFIXES)
+            check_out(out.with_name(f'{out.name}.json'), ('.json',))
         else:
-            report.check_out(out)
+            check_out(out)
             out.mkdir(parents=True, exist_ok=True)
         device = report.check_device(args.device)
         predictor = Predictor(cfg, args.checkpoint, device, args.score_thr)

@@ -16,6 +16,7 @@ from mmcontnet.analysis import report
 from mmcontnet.analysis.export import export_onnx
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.engine import load_config
+from mmcontnet.output import check_out
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,8 +36,8 @@ def main() -> None:
     args = parse_args()
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with report.quiet_tool('export_onnx.py'):
-        report.check_out(args.out, ('.onnx',))
-        report.check_out(args.out.with_suffix('.json'), ('.json',))
+        check_out(args.out, ('.onnx',))
+        check_out(args.out.with_suffix('.json'), ('.json',))
         print(f'exporting {args.config} (a minute or so) ...', file=sys.stderr)
         cfg = load_config(args.config)
         result = export_onnx(cfg, args.checkpoint, tuple(args.shape), args.out)

@@ -36,6 +36,7 @@ from mmcontnet.analysis.benchmark import STEPS, Settings, Stepper
 from mmcontnet.analysis.networks import build_network
 from mmcontnet.analysis.results import read_figures
 from mmcontnet.ops.local_aggregation import local_aggregation
+from mmcontnet.output import check_out
 
 ROOT = Path(__file__).resolve().parents[1]
 RESNET, SWIN = 'resnet50_8xb32_in1k', 'swin-tiny_16xb64_in1k'
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument('--parts', nargs='+', choices=names, default=names)
     args = parser.parse_args()
     with report.quiet_tool('gpu_report.py'):
-        report.check_out(args.out, ('.json',))
+        check_out(args.out, ('.json',))
         write(args, report.check_device(args.device))
 
 
@@ -259,7 +260,7 @@ def write(args: argparse.Namespace, device: str) -> None:
     machine = platform.machine() if small else torch.cuda.get_device_name()
     content: dict[str, Any] = dict(machine=machine, torch=torch.__version__, parts={})
     for part in args.parts:
-        tasks, show = parts[part]
+        tasks = parts[part][0]
         rows: list[dict[str, Any]] = []
         failures: list[str] = []
         content['parts'][part] = dict(rows=rows, failures=failures)

@@ -37,6 +37,7 @@ from mmcontnet.analysis.receptive_field import (
 )
 from mmcontnet.builders import network_errors
 from mmcontnet.engine import load_config
+from mmcontnet.output import check_out
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,8 +82,8 @@ def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     with report.quiet_tool('receptive_field.py'):
-        report.check_out(args.out, PICTURES)
-        report.check_out(args.out.with_suffix('.json'), ('.json',))
+        check_out(args.out, PICTURES)
+        check_out(args.out.with_suffix('.json'), ('.json',))
         files = find_images(args.images)[: args.count]
         configs = [load_config(network.partition('=')[0]) for network in args.networks]
         columns, results, rows = [], [], []

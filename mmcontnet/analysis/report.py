@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError, add_traceback_option, exit_on_user_error
-from ..output import check_out as check_out
 
 
 def tool_parser(description: str | None) -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from mmengine.registry import (
     Registry,
 )
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..builders import build, check_arguments, explained, find_type, quiet
@@ -131,7 +133,7 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
         model: Its model, which may be without memory.
 
     Returns:
-        The optimizer in its wrapper, None if it needs the other processes of a run; and the
+        The optimizer in its wrapper, None if it needs the other processes of a run (ZeRO); and the
         schedulers of its parameters.
 
     Raises:
@@ -142,13 +144,13 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
         constructor = {'type': config['constructor']}
         find_type(OPTIM_WRAPPER_CONSTRUCTORS, constructor, 'optim_wrapper.constructor')
     if 'optimizer' in config:
-        find_type(OPTIMIZERS, config['optimizer'], 'optim_wrapper.optimizer')
+        found = find_type(OPTIMIZERS, config['optimizer'], 'optim_wrapper.optimizer')
+        if inspect.isclass(found) and issubclass(found, ZeroRedundancyOptimizer):
+            return None, []
     try:
         with explained(OPTIM_WRAPPERS, {'type': 'OptimWrapper', **config}, 'optim_wrapper'):
             optimizer = build_optim_wrapper(model, config)
     except UserError as error:
-        if 'process group' in str(error):
-            return None, []
         if isinstance(error.__cause__, NotImplementedError):  # they know backbones by name
             raise UserError(
                 f'{error} For learning rates that decay by layer, take constructor='

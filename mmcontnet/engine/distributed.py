@@ -31,8 +31,12 @@ _VARIABLES = {
 
 def is_first_process(launcher: str, *, on_node: bool = False) -> bool:
     """Tell whether this is the first of the launcher's processes (on this node), or alone."""
-    ranks = ('SLURM_PROCID', 'SLURM_LOCALID') if launcher == 'slurm' else ('RANK', 'LOCAL_RANK')
-    return launcher == 'none' or os.environ.get(ranks[on_node], '0') == '0'
+    return launcher == 'none' or os.environ.get(_VARIABLES[launcher][on_node], '0') == '0'
+
+
+def number_of_processes(launcher: str | None) -> int:
+    """Return how many processes the launcher has started on all machines; 1 without one."""
+    return int(os.environ.get(_VARIABLES.get(launcher or '', ('',) * 3)[2], 1))
 
 
 def end_with_torchrun() -> None:

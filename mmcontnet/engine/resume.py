@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from ..builders import build_model, parts_of
 from ..checkpoint import find_fault, load_weights, read_checkpoint, unwrap
 from ..errors import CheckpointError, UserError, WeightMismatchError
 from .components import build_optimization
+from .distributed import number_of_processes
 
 
 class ResumePoint(NamedTuple):
@@ -54,11 +55,7 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
             the folder cannot be read.
     """
     warnings: list[str] = []
-    try:
-        candidates = [checkpoint] if checkpoint else _candidates(Path(cfg.work_dir), warnings)
-    except OSError as error:
-        raise UserError(f'cannot read {error.filename!r}: {error.strerror}') from error
-    for path in candidates:
+    for path in [checkpoint] if checkpoint else _candidates(Path(cfg.work_dir), warnings):
         try:
             content = _read(path)
         except CheckpointError as error:
@@ -85,11 +82,22 @@ def find_resume_point(cfg: Config, checkpoint: str | None = None) -> ResumePoint
     return None
 
 
-def _candidates(work_dir: Path, warnings: list[str]) -> list[str]:
-    """List the checkpoints of a work dir, the newest first.
+def _candidates(work_dir: Path, warnings: list[str]) -> Iterator[str]:
+    """Go through the checkpoints of a work dir, the newest first; older ones are read to sort them.
 
     There may be some of an earlier run: older ones, and all of a later step than the noted one.
     """
+    try:
+        last, steps = _list_checkpoints(work_dir, warnings)
+        if last is not None:
+            yield str(last)
+        yield from map(str, _newest_first(steps))
+    except OSError as error:
+        raise UserError(f'cannot read {error.filename!r}: {error.strerror}') from error
+
+
+def _list_checkpoints(work_dir: Path, warnings: list[str]) -> tuple[Path | None, dict[Path, int]]:
+    """Return the checkpoint that ``last_checkpoint`` names, if any, and the steps of the others."""
     if os.path.lexists(work_dir) and not work_dir.is_dir():
         raise UserError(f'work dir {str(work_dir)!r} is no folder')
     note = work_dir / 'last_checkpoint'
@@ -103,13 +111,12 @@ def _candidates(work_dir: Path, warnings: list[str]) -> list[str]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
     }
-    found = [last] if os.path.isfile(last) else []
-    if found:
-        steps = {path: step for path, step in steps.items() if step < steps.get(last, 0)}
-    elif noted is not None:
+    if os.path.isfile(last):
+        return last, {path: step for path, step in steps.items() if step < steps.get(last, 0)}
+    if noted is not None:
         fault = f'names {noted!r}, which is not a file' if noted else 'is empty'
         warnings.append(f'{str(note)!r} {fault}')
-    return [str(path) for path in [*found, *_newest_first(steps)]]
+    return None, steps
 
 
 def _newest_first(steps: Mapping[Path, int]) -> list[Path]:
@@ -174,8 +181,7 @@ def _check_optimization(cfg: Config, model: nn.Module, content: Any, path: str) 
 
 def settings_of(cfg: Config) -> dict[str, Any]:
     """Return what a training's result depends on beside model and data, by keys of the config."""
-    variable = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS'}.get(cfg.get('launcher'), '')
-    settings = {'processes': int(os.environ.get(variable, 1))}
+    settings = {'processes': number_of_processes(cfg.get('launcher'))}
     for name in ('batch_size', 'sampler', 'batch_sampler', 'drop_last'):
         settings[f'train_dataloader.{name}'] = cfg.train_dataloader.get(name)
     for name in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'):
