@@ -32,6 +32,8 @@ from .errors import CheckpointError, WeightMismatchError
 
 #: Parts that torch.compile and FSDP put into names, anywhere.
 _WRAPPERS = {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
+#: Under which mmengine and other packages save weights.
+_ENTRIES = ('state_dict', 'model')
 #: Seconds that a server may be silent.
 _TIMEOUT = 30
 #: Seconds after which it is told again how much has come.
@@ -74,7 +76,7 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> Any:
         raise CheckpointError(f'{source} cannot be read: it is broken ({reason:.200})') from error
 
 
-def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[str, Tensor]:
+def read_weights(source: str, entries: Sequence[str] = _ENTRIES) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, whether it holds more or not.
 
     Names of models that were wrapped (``module.``, ``_orig_mod.``) lose what the wrappers put
@@ -82,7 +84,7 @@ def read_weights(source: str, entries: Sequence[str] = ('state_dict',)) -> dict[
 
     Args:
         source: A local file, or a URL that mmengine knows how to fetch.
-        entries: Under which they may be, instead of at the top; mmengine knows the default alone.
+        entries: Under which they may be, instead of at the top.
 
     Raises:
         CheckpointError: If the file cannot be read, or holds no dense tensors by their names.
@@ -319,10 +321,11 @@ def safe_loading() -> Iterator[None]:
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a file for mmengine."""
     content = read_checkpoint(filename)
-    if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
-        content['state_dict'] = unwrap(content['state_dict'])
-    elif isinstance(content, dict):
-        content = unwrap(content)
+    if isinstance(content, dict):
+        entry = next((entry for entry in _ENTRIES if isinstance(content.get(entry), dict)), None)
+        if entry is None:
+            return unwrap(content)
+        content['state_dict'] = unwrap(content[entry])  # the one entry that mmengine knows
     return content
 
 

@@ -596,6 +596,15 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
         assert torch.equal(empty.state_dict()[name], weight)
 
 
+def test_weights_may_be_under_model_as_other_packages_save_them() -> None:
+    model = nn.Linear(1, 1)
+    path = write({'model': model.state_dict(), 'optimizer': {}}, 'model.pth')
+    assert read_weights(path).keys() == model.state_dict().keys()
+    with safe_loading():
+        found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    assert found['state_dict'].keys() == model.state_dict().keys()
+
+
 def test_a_module_called_module_keeps_its_name() -> None:
     write({'module.a': torch.ones(1), 'b': torch.ones(1)}, 'own.pth')
     assert read_weights('own.pth').keys() == {'module.a', 'b'}

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
@@ -14,6 +15,7 @@ from mmcontnet.engine import (
     check_components,
     check_data,
     check_model,
+    check_problem,
     is_first_process,
     load_config,
     parse_run_args,
@@ -98,12 +100,16 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def check(cfg: Config, args: argparse.Namespace) -> None:
-    """Check everything that can be checked before testing, once; the data on each node."""
+def check(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Check everything that can be checked before testing, once; the data on each node.
+
+    Returns:
+        Warnings for the log.
+    """
     if not is_first_process(args.launcher):
         if is_first_process(args.launcher, on_node=True):
             check_data(cfg, ['test'])
-        return
+        return []
     model, scope = check_model(cfg), cfg.get('default_scope')
     if args.allow_missing:
         read_weights(args.checkpoint)
@@ -120,6 +126,10 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
     check_out(cfg.work_dir, option='work_dir')
     if args.show_dir and args.tta and scope == 'mmpretrain':
         raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
+    warnings = check_problem(cfg, model, ['test'], args.checkpoint)
+    if warnings and args.check_only:
+        print(*warnings, sep='\n', file=sys.stderr)
+    return warnings
 
 
 def write_predictions(cfg: Config, runner: Runner, out: str) -> None:
@@ -138,7 +148,7 @@ def main() -> None:
     with exit_on_user_error('test.py', silent=silent):
         cfg = read_config(args)
         scope = cfg.get('default_scope')
-        check(cfg, args)
+        warnings = check(cfg, args)
         if args.out and scope == 'mmseg':
             metrics = cfg.test_evaluator
             for metric in metrics if isinstance(metrics, list) else [metrics]:
@@ -152,7 +162,7 @@ def main() -> None:
             check_components(cfg, ['test'])
     if args.check_only:
         return
-    with exit_on_user_error('test.py'), runner_of(cfg) as runner:
+    with exit_on_user_error('test.py'), runner_of(cfg, warnings=warnings) as runner:
         if args.out and scope != 'mmseg':
             write_predictions(cfg, runner, args.out)
         runner.test()

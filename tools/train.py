@@ -15,6 +15,7 @@ from mmcontnet.engine import (
     check_data,
     check_load_from,
     check_model,
+    check_problem,
     find_resume_point,
     is_first_process,
     load_config,
@@ -96,17 +97,23 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         warnings = check_load_from(cfg, args.allow_missing)
     if warnings and args.check_only:
         print(*warnings, sep='\n', file=sys.stderr)
-    build_optimization(cfg, check_model(cfg, args.allow_missing))
+    model = check_model(cfg, args.allow_missing)
+    build_optimization(cfg, model)
     check_components(cfg, parts)
     check_data(cfg, parts)
     check_out(cfg.work_dir, option='work_dir')
+    source = resume.checkpoint if resume else cfg.get('load_from')
+    odd = check_problem(cfg, model, parts, source)
+    if odd and args.check_only:
+        print(*odd, sep='\n', file=sys.stderr)
     if args.check_data:
         if args.launcher != 'none':
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
-        if mistakes := report_issues(validate_datasets(cfg, parts, len(os.sched_getaffinity(0)))):
+        workers = len(os.sched_getaffinity(0))
+        if mistakes := report_issues(validate_datasets(cfg, parts, workers, model=model)):
             raise UserError(f'--check-data: mistakes in the data: {mistakes}, listed above')
-    return resume, warnings
+    return resume, [*warnings, *odd]
 
 
 def main() -> None:

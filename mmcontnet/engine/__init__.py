@@ -3,8 +3,9 @@
 from .checks import check_data, check_load_from, check_model
 from .components import build_optimization, check_components
 from .config import ConfigOptions, load_config
-from .datasets import report_issues, validate_datasets
+from .datasets import check_problem, validate_datasets
 from .distributed import is_first_process, process_group
+from .issues import report_issues
 from .resume import ResumePoint, find_resume_point
 from .run import parse_run_args, runner_of
 from .writing import owner_of
@@ -17,6 +18,7 @@ __all__ = [
     'check_data',
     'check_load_from',
     'check_model',
+    'check_problem',
     'find_resume_point',
     'is_first_process',
     'load_config',

@@ -130,7 +130,7 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
     for part in parts:
         loader = cfg.get(f'{part}_dataloader') or {}
         for key, dataset in leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
-            if not _is_local(dataset) or _downloads_itself(dataset):
+            if not is_local(dataset) or downloads_itself(dataset):
                 continue
             for name, path in _dataset_paths(dataset):
                 if not os.path.exists(path):
@@ -141,7 +141,7 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
         evaluators = cfg.get(f'{part}_evaluator') or []
         for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
             ann = evaluator.get('ann_file')
-            if isinstance(ann, str) and _is_local(evaluator) and not os.path.exists(ann):
+            if isinstance(ann, str) and is_local(evaluator) and not os.path.exists(ann):
                 raise UserError(
                     f'{part}_evaluator: ann_file {ann!r} not found; say where it is with '
                     f'--cfg-options {part}_evaluator.ann_file=...'
@@ -161,13 +161,14 @@ def leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, An
         yield key, dataset
 
 
-def _is_local(config: Mapping[str, Any]) -> bool:
+def is_local(config: Mapping[str, Any]) -> bool:
+    """Tell whether the files that a data set or an evaluator names are on this machine."""
     backend = config.get('backend_args') or {}
     paths = [config.get('data_root'), config.get('ann_file')]
     return backend.get('backend', 'local') == 'local' and not any('://' in str(p) for p in paths)
 
 
-def _downloads_itself(dataset: Mapping[str, Any]) -> bool:
+def downloads_itself(dataset: Mapping[str, Any]) -> bool:
     """Tell mmpretrain's CIFAR and its like by their argument."""
     dataset_class = dataset.get('type')
     if isinstance(dataset_class, str):

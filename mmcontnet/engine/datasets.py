@@ -1,18 +1,18 @@
-"""Find broken files and entries in the data sets of a config.
+"""Find what is wrong in the data sets of a config, or does not fit its model.
 
-COCO's JSON is checked first, before pycocotools, which crashes on some mistakes, gets it. Then all
-samples of any data set are loaded as its pipeline does.
+A quick look, before every run, reads annotation files, names and a few label maps. A whole check
+loads all samples of any data set as its pipeline does.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import os
-import re
 import sys
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any, NamedTuple
@@ -21,55 +21,89 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.fileio import load
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ..builders import find_type, quiet
+from ..checkpoint import read_checkpoint
 from ..errors import UserError
 from ..images import check_image
-from .checks import leaf_datasets
+from .checks import downloads_itself, is_local, leaf_datasets
+from .coco import CocoFile, class_issues, coco_issues, loads, read_coco
+from .issues import Issue, count_errors, shorten, summarise_issues
 
-_NUMBER = (int, float)
-_ID = (int, float, str)
-#: What mmdet reads of each entry of COCO's JSON.
-_COCO_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
-    'images': dict(id=_ID, file_name=(str,), height=_NUMBER, width=_NUMBER),
-    'categories': dict(id=_ID, name=(str,)),
-    'annotations': dict(id=_ID, image_id=_ID, category_id=_ID, bbox=(list,), area=_NUMBER),
-}
 #: Files of fewer images per worker are sooner decoded than a worker is started.
 _IMAGES_PER_WORKER = 64
+#: How many files a quick look opens of each data set.
+_LOOKED_AT = 16
+#: Part of a label map's pixels from which on they are too many to be ignored.
+_MOSTLY = 0.5
 
 
-class Issue(NamedTuple):
-    """A mistake in a file or in an entry of it.
+@quiet()
+def check_problem(
+    cfg: Config, model: nn.Module, parts: Sequence[str], checkpoint: str | None = None
+) -> list[str]:
+    """Check, within seconds, that model, data sets and evaluators are about the same problem.
+
+    Args:
+        cfg: The whole config.
+        model: Its model, which may be without memory.
+        parts: Of ``'train'``, ``'val'`` and ``'test'``, what will run.
+        checkpoint: Whose weights are loaded; the classes that it names are compared.
+
+    Returns:
+        Warnings: what is odd.
+
+    Raises:
+        UserError: Naming the first contradiction.
+    """
+    with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
+        issues = validate_datasets(cfg, parts, model=model, quick=True, checkpoint=checkpoint)
+    if errors := summarise_issues(issues, warning=False):
+        more = f' (tools/check_dataset.py lists all {len(errors)} mistakes)' if errors[1:] else ''
+        raise UserError(errors[0] + more)
+    return summarise_issues(issues, warning=True)
+
+
+class _Data(NamedTuple):
+    """A data set.
 
     Attributes:
-        category: What is wrong, in the plural.
-        location: The file and the entry.
-        message: What is there.
-        warning: Whether training leaves it out, or takes it as it is.
+        dataset: As it is built; a quick look leaves most without their samples.
+        classes: Their names, in the order of their numbers; none if they are not known.
+        images: The paths of its images, as far as they are known.
+        file: Its annotation file, if that is of COCO's format.
     """
 
-    category: str
-    location: str
-    message: str = ''
-    warning: bool = False
-
-    def __str__(self) -> str:
-        return f'{self.location}: {self.message}' if self.message else self.location
+    dataset: Any
+    classes: list[str]
+    images: set[str]
+    file: CocoFile | None = None
 
 
 def validate_datasets(
-    cfg: Config, parts: Sequence[str], workers: int = 0
+    cfg: Config,
+    parts: Sequence[str],
+    workers: int = 0,
+    *,
+    model: nn.Module | None = None,
+    quick: bool = False,
+    checkpoint: str | None = None,
 ) -> dict[str, list[Issue]]:
-    """Check every annotation, and load every image and label map.
+    """Check annotations, images and label maps, and whether they fit each other and the model.
 
     Args:
         cfg: The whole config.
         parts: Of ``'train'``, ``'val'`` and ``'test'``, what to check; a data set that was checked
             as another part is left out.
         workers: Processes that load; 0 loads in this one.
+        model: The config's model, which may be without memory.
+        quick: Look at annotation files, names and a few label maps only, and leave out warnings of
+            single entries.
+        checkpoint: A file whose classes, if it names them, are compared with the data sets'.
 
     Returns:
         The issues of each data set, by its dotted key in the config.
@@ -78,60 +112,61 @@ def validate_datasets(
         UserError: If a process that loads was killed.
     """
     issues: dict[str, list[Issue]] = {}
-    seen: list[Mapping[str, Any]] = []
+    known: dict[str, _Data] = {}
+    seen: dict[str, Mapping[str, Any]] = {}
+    evaluated: list[tuple[str, str]] = []
     for part in parts:
         loader = cfg.get(f'{part}_dataloader') or {}
         for key, config in leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
-            if config in seen:
+            same = next((other for other in seen if seen[other] == config), None)
+            evaluated.append((part, same or key))
+            if same or (quick and not _is_quick(config, key)):
                 continue
-            seen.append(config)
-            found = issues.setdefault(key, [])
+            seen[key] = config
+            found = issues[key] = []
             try:
+                found += _metainfo_issues(config)
                 dataset = _build(config)
-                if is_coco := _is_coco(dataset):
-                    found += _coco_issues(dataset)
-                if hasattr(dataset, 'full_init'):  # others load when they are built
-                    with redirect_stdout(io.StringIO()):  # pycocotools prints
-                        dataset.full_init()
+                known[key] = data = _read(dataset, found, quick)
+                found += _head_issues(model, data.classes)
+                if key == next(iter(seen)):
+                    found += _checkpoint_issues(checkpoint, data)
+                if not quick or _has_maps(dataset):
+                    samples = _Samples(data, model, load_masks=not count_errors(found))
+                    found += _look_at(samples, key, workers, quick)
+            except UserError:
+                raise
             except Exception as error:  # whatever the broken file leads the data set's class to
                 path = os.path.join(config.get('data_root') or '', config.get('ann_file') or '')
                 reason = 'see above' if count_errors(found) else f'{type(error).__name__}: {error}'
                 found.append(Issue('data sets that cannot be loaded', path, reason))
-                continue
-            if len(dataset) == 0:
-                found.append(Issue('data sets without an image to load', key))
-            safe = is_coco and not count_errors(found)
-            samples = _Samples(dataset, cfg.get('model') or {}, load_masks=safe)
-            found += _load_all(samples, key, workers)
+    for key, found in _compare(known).items():
+        issues[key] += found
+    for part, key in evaluated:
+        if key in known and (file := known[key].file):
+            evaluators = cfg.get(f'{part}_evaluator')
+            issues[key] += _evaluator_issues(evaluators, known[key].dataset, file, part)
     return issues
 
 
-def count_errors(found: Sequence[Issue]) -> int:
-    """The number of issues that are no warnings."""
-    return sum(not issue.warning for issue in found)
+def _is_quick(config: Mapping[str, Any], key: str) -> bool:
+    """Tell whether a data set's files are here, and its class builds without reading them."""
+    found = find_type(DATASETS, config, key)
+    lazy = inspect.isclass(found) and issubclass(found, BaseDataset)
+    return lazy and is_local(config) and not downloads_itself(config)
 
 
-def report_issues(issues: Mapping[str, Sequence[Issue]]) -> int:
-    """Print issues to the standard error by category: twenty of each, or one if it is a warning.
-
-    Args:
-        issues: What :func:`validate_datasets` returned.
-
-    Returns:
-        The number of issues without the warnings.
-    """
-    for key, found in issues.items():
-        groups = defaultdict(list)
-        for issue in found:
-            groups[issue.category, issue.warning].append(str(issue))
-        for (category, warning), lines in groups.items():
-            if warning:
-                text = f'{key}: warning: {len(lines)} {category}, e.g. {lines[0]}'
-            else:
-                more = [f'... and {len(lines) - 20} more'] * (len(lines) > 20)
-                text = '\n    '.join([f'{key}: {len(lines)} {category}:', *lines[:20], *more])
-            print(text, file=sys.stderr)
-    return sum(map(count_errors, issues.values()))
+def _metainfo_issues(config: Mapping[str, Any]) -> Iterator[Issue]:
+    """Find names of classes that mmengine does not read."""
+    metainfo = config.get('metainfo')
+    for name in metainfo if isinstance(metainfo, Mapping) else ():
+        if name != 'classes' and name.lower() in ('classes', 'class'):
+            message = f'metainfo has {name}; write classes'
+            yield Issue('names of classes that are not read', '', message)
+    classes = (metainfo or {}).get('classes')
+    if isinstance(classes, str) and not os.path.isfile(classes):
+        message = f'metainfo.classes is the text {classes!r}; write ({classes!r},)'
+        yield Issue('names of classes that are no list', '', message)
 
 
 def _build(config: Mapping[str, Any]) -> Any:
@@ -142,188 +177,189 @@ def _build(config: Mapping[str, Any]) -> Any:
         return DATASETS.build(dict(config))
 
 
+def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
+    """Read what names samples and classes."""
+    file, images = None, set()
+    if is_coco := _is_coco(dataset):
+        masks = not quick and loads(dataset, 'with_mask')
+        file = read_coco(dataset.ann_file, dataset.backend_args, masks)
+        for issue in coco_issues(dataset, file):
+            if not quick or not issue.warning or issue.location == file.path:
+                found.append(issue)
+        entries = filter(None, file.images.values())
+        images = {os.path.join(dataset.data_prefix['img'], entry.file_name) for entry in entries}
+        if quick:
+            few = sorted(images)[:: max(1, len(images) // _LOOKED_AT)]
+            found += [Issue('missing images', path) for path in few if not os.path.exists(path)]
+    folders = _class_folders(dataset)
+    classes = list(dataset.metainfo.get('classes') or folders)
+    if folders:
+        found += _folder_issues(dataset, classes, folders)
+    # Others load when they are built.
+    if hasattr(dataset, 'full_init') and (not quick or _has_maps(dataset)):
+        with redirect_stdout(io.StringIO()):  # pycocotools prints
+            dataset.full_init()
+        if not is_coco:
+            infos = map(dataset.get_data_info, range(len(dataset)))
+            images = {str(info['img_path']) for info in infos if 'img_path' in info}
+    return _Data(dataset, classes, images, file)
+
+
 def _is_coco(dataset: Any) -> bool:
     """Tell whether CocoDataset's own code reads the file: its subclasses' formats may differ."""
     methods = (getattr(type(dataset), name, None) for name in ('load_data_list', 'parse_data_info'))
     return all(getattr(m, '__qualname__', '').startswith('CocoDataset.') for m in methods)
 
 
-def _loads(dataset: Any, what: str) -> bool:
-    """Tell whether the pipeline loads boxes (``with_bbox``), masks or label maps."""
-    return any(getattr(step, what, False) for step in dataset.pipeline.transforms)
+def _has_maps(dataset: Any) -> bool:
+    """Tell whether it is a segmenter's, whose samples are files in a folder."""
+    return 'seg_map_path' in (getattr(dataset, 'data_prefix', None) or {})
 
 
-def _is(value: Any, kinds: tuple[type, ...] = _NUMBER) -> bool:
-    """Tell whether the value is of the kinds, and neither NaN nor infinite."""
-    return isinstance(value, kinds) and (not isinstance(value, float) or math.isfinite(value))
+def _class_folders(dataset: Any) -> list[str]:
+    """List the folders that are classes to mmpretrain; none where a file says what is what."""
+    if getattr(dataset, 'with_label', False) and not dataset.ann_file:
+        with os.scandir(dataset.img_prefix) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    return []
 
 
-def _coco_issues(dataset: Any) -> Iterator[Issue]:
-    """Check COCO's JSON: what mmdet cannot load, misunderstands or leaves out."""
-    path, training, classes = dataset.ann_file, not dataset.test_mode, dataset.metainfo['classes']
-    content = load(path, file_format='json', backend_args=dataset.backend_args)
-    tables: dict[str, dict[Any, Any]] = {}  # entries by id; None are those that are wrong
-    for name, fields in _COCO_FIELDS.items():
-        entries, tables[name] = content.get(name) or [], {}
-        # The annotations of test-dev are kept secret.
-        if not entries and (name != 'annotations' or (training and _loads(dataset, 'with_bbox'))):
-            yield Issue('annotation files with an empty list', path, f'no {name}')
-        for i, entry in enumerate(entries):
-            values = entry if isinstance(entry, dict) else {}
-            wrong = [field for field, kinds in fields.items() if not _is(values.get(field), kinds)]
-            if wrong:
-                texts = (f'{f} {values[f]!r}' if f in values else f'no {f}' for f in wrong)
-                message = ', '.join(texts)
-                yield Issue('entries with missing or wrong fields', f'{path}: {name}[{i}]', message)
-            if 'id' not in wrong:
-                if values['id'] in tables[name]:
-                    message = f'id {values["id"]!r}'
-                    yield Issue('ids that are used twice', f'{path}: {name}[{i}]', message)
-                tables[name][values['id']] = None if wrong else entry
-    entries = [entry for entry in content.get('categories') or [] if isinstance(entry, dict)]
-    names = [entry.get('name') for entry in entries]
-    for name in classes:
-        if name not in names:  # mmdet would number the others without it
-            yield Issue('classes that the file has no category for', path, repr(name))
-    labelled = set()
-    rules = [_box, _mask] if _loads(dataset, 'with_mask') else [_box]
-    for entry in filter(None, tables['annotations'].values()):
-        place = f'{path}: annotation {entry["id"]!r}'
-        image, category = entry['image_id'], entry['category_id']
-        if image not in tables['images']:
-            yield Issue('annotations of unknown images', place, f'image {image!r}')
-        elif category not in tables['categories']:
-            yield Issue('annotations of unknown categories', place, f'category {category!r}')
-        elif tables['images'][image] and tables['categories'][category]:
-            image, category = tables['images'][image], tables['categories'][category]
-            place += f' of {image["file_name"]}'
-            if category['name'] not in classes:
-                kind = 'annotations of categories that metainfo.classes does not name'
-                yield Issue(kind, place, repr(category['name']), warning=True)
-                continue
-            labelled.add(image['id'])
-            for rule in rules:
-                yield from rule(place, entry, image['height'], image['width'])
-    if training and (dataset.filter_cfg or {}).get('filter_empty_gt'):
-        for image in filter(None, tables['images'].values()):
-            if image['id'] not in labelled:
-                place = f'{path}: image {image["id"]!r}, {image["file_name"]}'
-                yield Issue('images without annotation, left out by filter_cfg', place, '', True)
+def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:
+    place = dataset.img_prefix
+    if len(folders) != len(classes):
+        names = f'({", ".join(map(repr, folders))})' if len(folders) <= 20 else '(...)'
+        message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; write '
+        message = f'{message}metainfo=dict(classes={names}) into the data set'
+        yield Issue('folders that are not the classes', place, message)
+    elif set(folders) == set(classes) and list(folders) != list(classes):
+        message = f'mmpretrain numbers them {shorten(folders)}; metainfo.classes is'
+        message = f'{message} {shorten(classes)}'
+        yield Issue('folders in another order than metainfo.classes', place, message)
 
 
-def _box(place: str, entry: Mapping[str, Any], height: float, width: float) -> Iterator[Issue]:
-    box, size = entry['bbox'], f'in an image of {width} x {height}'
-    if entry.get('ignore') or entry.get('iscrowd'):
-        yield Issue('annotations marked ignore or iscrowd', place, warning=True)
-    if len(box) != 4 or not all(map(_is, box)):
-        yield Issue('boxes that are not four numbers', place, str(box))
+def _heads(model: nn.Module | None) -> dict[str, int]:
+    """Return the numbers of classes that the heads of a model, their losses and so on have."""
+    found: dict[str, int] = {}
+    if model is None or hasattr(model, 'language_model'):  # whose classes are words
+        return found
+    for name, module in model.named_modules():
+        # RPN has one class; those of semantic heads are not the data set's.
+        inside = {'backbone', 'neck', 'rpn_head', 'semantic_head'}.isdisjoint(name.split('.'))
+        number = getattr(module, 'num_classes', None)
+        if inside and isinstance(number, int) and not getattr(module, 'class_agnostic', False):
+            found[f'model.{name}.num_classes'] = number
+    return found
+
+
+def _head_issues(model: nn.Module | None, classes: Sequence[str]) -> Iterator[Issue]:
+    wrong = {name: n for name, n in _heads(model).items() if classes and n != len(classes)}
+    if wrong:
+        message = ', '.join(f'{name} is {number}' for name, number in wrong.items())
+        message = f'{message}; metainfo.classes has {len(classes)}: {shorten(classes)}'
+        yield Issue('heads for another number of classes', '', message)
+
+
+def _checkpoint_issues(checkpoint: str | None, data: _Data) -> Iterator[Issue]:
+    """Compare the classes of a data set with those that a training has noted."""
+    if checkpoint is None or '://' in checkpoint or not data.classes:
         return
-    x, y, w, h = box
-    # The two conditions under which CocoDataset leaves a box out.
-    if entry['area'] <= 0 or w < 1 or h < 1:
-        category = 'boxes with no area or less than a pixel wide or high'
-        yield Issue(category, place, f'box {box}, area {entry["area"]}', warning=True)
-    elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        yield Issue('boxes wholly outside the image', place, f'box {box} {size}', warning=True)
-    elif min(x, y, width - x - w, height - y - h) < -1:  # COCO's own do by less, by rounding
-        yield Issue('boxes that stick out of the image', place, f'box {box} {size}', warning=True)
+    content = read_checkpoint(checkpoint, mmap=True)
+    for key in ('meta', 'dataset_meta', 'classes'):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    noted = list(map(str, content)) if isinstance(content, list | tuple) else []
+    if noted and noted != data.classes:
+        message = f'{shorten(noted)}; metainfo.classes is {shorten(data.classes)}'
+        if sorted(noted) != sorted(data.classes):
+            yield Issue('checkpoints of other classes', checkpoint, message, warning=True)
+        else:  # the head may still be trained anew
+            kind, training = 'checkpoints of classes in another order', not data.dataset.test_mode
+            yield Issue(kind, checkpoint, message, training)
 
 
-def _mask(place: str, entry: Mapping[str, Any], height: float, width: float) -> Iterator[Issue]:
-    """Find what crashes pycocotools, or makes it return garbage or take all memory; and no mask."""
-    mask, text = entry.get('segmentation'), str(entry.get('segmentation'))[:60]
-    if not mask:
-        yield Issue('annotations without the mask that the pipeline loads', place)
-    elif isinstance(mask, dict) and isinstance(mask.get('counts'), list | str):
-        counts, size = mask['counts'], mask.get('size')
-        runs = _runs(counts) if isinstance(counts, str) else counts
-        if size != [height, width]:
-            category = 'masks of another size (height, width) than their image'
-            yield Issue(category, place, f'size {size} in an image of {height} x {width}')
-        elif not all(_is(run) and run >= 0 for run in runs) or sum(runs) != height * width:
-            yield Issue('RLE masks whose counts do not sum up to their size', place, text)
-    elif isinstance(mask, list) and all(isinstance(p, list) and all(map(_is, p)) for p in mask):
-        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in mask):
-            yield Issue('polygons that are not three or more points', place, text, warning=True)
-    else:
-        yield Issue('masks that are neither polygons of finite numbers nor RLE', place, text)
+def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
+    """Find contradictions between data sets."""
+    issues: dict[str, list[Issue]] = {key: [] for key in known}
+    named = [(key, data) for key, data in known.items() if data.classes]
+    for key, data in named[1:]:
+        first, classes = named[0][0], named[0][1].classes
+        if data.classes != classes:
+            message = f'{shorten(data.classes)}; {first} has {shorten(classes)}'
+            issues[key].append(Issue('classes that differ between data sets', '', message))
+    training = {key: data for key, data in known.items() if key.startswith('train_')}
+    for key, data in known.items():
+        for other, trained in training.items():
+            if key not in training and (both := data.images & trained.images):
+                message = f'{len(both)} of {len(data.images)}, e.g. {min(both)}'
+                issues[key].append(Issue(f'images that {other} has too', '', message, True))
+    return issues
 
 
-def _runs(counts: str) -> list[int]:
-    """Decode a compressed RLE, of whose counts pycocotools does not check the sum."""
-    if not re.fullmatch('([P-o]*[0-O])*', counts):  # five bits a character; a sixth: more follow
-        return []
-    runs: list[int] = []
-    for number in re.findall('[P-o]*[0-O]', counts):
-        value = sum((ord(char) - 48 & 31) << 5 * i for i, char in enumerate(number))
-        value -= (ord(number[-1]) - 48 & 16) << 5 * len(number) - 4  # the sign
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    return runs
-
-
-def _num_classes(model: Any) -> Iterator[int]:
-    """The setting of this name in a model's heads, at any depth."""
-    if isinstance(model, Mapping):
-        if 'num_classes' in model:
-            yield model['num_classes']
-        model = [v for k, v in model.items() if k not in ('data_preprocessor', 'rpn_head')]
-    if isinstance(model, list | tuple):
-        for value in model:
-            yield from _num_classes(value)
+def _evaluator_issues(evaluators: Any, dataset: Any, file: CocoFile, part: str) -> Iterator[Issue]:
+    """Compare the file that a metric reads with the data set's: it must know the same images."""
+    for metric in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+        path = metric.get('ann_file') if isinstance(metric, Mapping) else None
+        if not isinstance(path, str) or not os.path.isfile(path):
+            continue
+        if os.path.realpath(path) != os.path.realpath(file.path):
+            other = read_coco(path)
+            yield from class_issues(dataset, other)
+            if missing := file.images.keys() - other.images.keys():
+                message = f'{len(missing)} of {len(file.images)} in {file.path} are not in {path}'
+                yield Issue('images that are not evaluated', f'{part}_evaluator.ann_file', message)
 
 
 class _Samples(Dataset):
-    """The issues of each sample of a data set.
+    """What is wrong with each sample of a data set, and its labels: how many, or how many pixels.
 
     Args:
-        dataset: The data set, initialised.
-        model: Of the config. Labels are below its number of classes, or else the data set's.
+        data: The data set, initialised.
+        model: Its head may ignore another label than 255.
         load_masks: Whether pycocotools may get the masks.
     """
 
-    def __init__(self, dataset: Any, model: Mapping[str, Any], load_masks: bool) -> None:
-        self.dataset = dataset
-        heads = {key: value for key, value in model.items() if key not in ('backbone', 'neck')}
-        classes = len(dataset.metainfo.get('classes') or ()) or math.inf
-        self.num_classes = next(_num_classes(heads), classes)
-        head = model.get('decode_head') or {}
-        head = head[-1] if isinstance(head, Sequence) else head  # a cascade's
-        self.ignore_index = head.get('ignore_index', 255)
+    def __init__(self, data: _Data, model: nn.Module | None, load_masks: bool) -> None:
+        self.dataset, self.classes, self.is_coco = data.dataset, data.classes, bool(data.file)
+        self.num_classes = len(data.classes) or max(_heads(model).values(), default=math.inf)
+        head = getattr(model, 'decode_head', None)
+        head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade's
+        self.ignore_index = getattr(head, 'ignore_index', 255)
         # Not the steps that change what was loaded.
-        steps = [s for s in dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
+        steps = [s for s in self.dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
         self.steps = [s for s in steps if load_masks or not getattr(s, 'with_mask', False)]
         self.load_map = next((s for s in steps if getattr(s, 'with_seg', False)), None)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> list[Issue]:
+    def __getitem__(self, index: int) -> tuple[list[Issue], Counter[int]]:
         info = dict(self.dataset.get_data_info(index))
-        found = list(self._labels(info))
+        labels = Counter(i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i)
+        labels.update(np.atleast_1d(info.get('gt_label', [])).tolist())
+        found = []
+        for label in labels:
+            if not 0 <= label < self.num_classes:
+                message = f'{label:g}, of {self.num_classes} classes'
+                found.append(Issue('labels out of range', str(info.get('img_path')), message))
+        checked = None
         for step in self.steps or [LoadImageFromFile()]:
             path, what = str(info.get('img_path')), 'images'
             if step is self.load_map and info.get('seg_map_path'):
                 path, what = info['seg_map_path'], 'label maps'
             try:
-                check_image(path)
-                loaded = step(info)
+                if path != checked:
+                    check_image(path)
+                checked, loaded = path, step(info)
             except FileNotFoundError:
-                return [*found, Issue(f'missing {what}', path)]
+                return [*found, Issue(f'missing {what}', path)], labels
             except Exception as error:  # decoders raise errors of their own
                 reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-                return [*found, Issue(f'{what} that cannot be loaded', path, reason)]
+                found.append(Issue(f'{what} that cannot be loaded', path, reason))
+                return found, labels
             if loaded is None:  # replaced by another in training, while a test ends
                 category, warning = 'images that ignore_empty drops', not self.dataset.test_mode
-                return [*found, Issue(category, path, warning=warning)]
+                return [*found, Issue(category, path, warning=warning)], labels
             info = loaded
-        return [*found, *self._sizes(info), *self._map_values(info)]
-
-    def _labels(self, info: Mapping[str, Any]) -> Iterator[Issue]:
-        labels = [i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i]
-        for label in {*labels, *np.atleast_1d(info.get('gt_label', [])).tolist()}:
-            if not 0 <= label < self.num_classes:
-                message = f'{label:g}, of {self.num_classes} classes'
-                yield Issue('labels out of range', str(info.get('img_path')), message)
+        return [*found, *self._sizes(info), *self._map_values(info, labels)], labels
 
     def _sizes(self, info: Mapping[str, Any]) -> Iterator[Issue]:
         size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
@@ -336,7 +372,8 @@ class _Samples(Dataset):
             category = 'label maps of another size (height, width) than their image'
             yield Issue(category, info['seg_map_path'], f'{pixels.shape[:2]}, its image {size}')
 
-    def _map_values(self, info: Mapping[str, Any]) -> Iterator[Issue]:
+    def _map_values(self, info: Mapping[str, Any], labels: Counter[int]) -> Iterator[Issue]:
+        """Count the labels of a map."""
         path, step = info.get('seg_map_path'), self.load_map
         if not path or step is None or 'label_map' not in info:  # mmdet's are of forms that vary
             return
@@ -346,30 +383,68 @@ class _Samples(Dataset):
         if pixels.ndim != 2:
             yield Issue('label maps of several channels', path, str(pixels.shape[2]))
             return
-        # As mmseg does it: 0 and 255 are nothing, and the others count from 1.
-        labels = {value: value for value in np.unique(pixels).tolist()}
-        if info['reduce_zero_label']:
-            labels = {value: 255 if value in (0, 255) else value - 1 for value in labels}
         # Of names that a config chooses, by the numbers of the whole list.
-        known = {*(info['label_map'] or range(int(min(self.num_classes, 256)))), self.ignore_index}
-        if wrong := [str(value) for value, label in labels.items() if label not in known]:
-            numbers = ', '.join(wrong[:5]) + ', ...' * (len(wrong) > 5)
-            message = f'{numbers}, of {self.num_classes} classes'
+        chosen = info['label_map'] or {}
+        known = {*(chosen or range(int(min(self.num_classes, 256)))), self.ignore_index}
+        wrong = []
+        values, counts = np.unique(pixels, return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            label = value
+            if info['reduce_zero_label']:  # as mmseg does it: 0 and 255 are nothing
+                label = 255 if value in (0, 255) else value - 1
+            if label not in known:
+                wrong.append(value)
+            labels[chosen.get(label, label)] += count
+        if wrong:
+            message = f'{shorten(wrong)}, of {self.num_classes} classes'
             yield Issue('label maps with labels out of range', path, message)
 
 
-def _load_all(samples: _Samples, key: str, workers: int) -> list[Issue]:
-    """Go through the samples, and say every few seconds how far."""
-    workers = min(workers, len(samples) // _IMAGES_PER_WORKER)
-    found, last = [], time.monotonic()
+def _look_at(samples: _Samples, key: str, workers: int, quick: bool) -> list[Issue]:
+    """Go through all samples, or a few, and say every few seconds how far."""
+    total, looked_at = len(samples), range(len(samples))
+    if quick:
+        looked_at = looked_at[:: max(1, total // _LOOKED_AT)]
+    workers = min(workers, len(looked_at) // _IMAGES_PER_WORKER)
+    found: list[Issue] = []
+    labels: Counter[int] = Counter()
+    last = time.monotonic()
     try:
         # No batches, and no conversion to tensors.
-        loader = DataLoader(samples, batch_size=None, num_workers=workers, collate_fn=list)
-        for i, issues in enumerate(loader, 1):
+        some = Subset(samples, looked_at)
+        loader = DataLoader(some, batch_size=None, num_workers=workers, collate_fn=tuple)
+        for i, (issues, counts) in enumerate(loader, 1):
             found += issues
+            labels += counts
             if time.monotonic() - last > 5:
                 last = time.monotonic()
-                print(f'{key}: {i}/{len(samples)} images', file=sys.stderr, flush=True)
+                print(f'{key}: {i}/{total} images', file=sys.stderr, flush=True)
     except RuntimeError as error:  # what a worker's death is to torch
         raise UserError(f'{key}: the check was stopped: {error}') from error
+    if total == 0:
+        found.append(Issue('data sets without an image to load', ''))
+    elif not count_errors(found) and not samples.dataset.test_mode:
+        found += _label_issues(samples, labels, len(looked_at))
     return found
+
+
+def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Iterator[Issue]:
+    """Look at the labels of a data set to train on, or of ``number`` of its samples."""
+    classes, ignored = samples.classes, samples.ignore_index
+    unused = [name for i, name in enumerate(classes) if not labels[i]]
+    if not unused or not labels or samples.is_coco:  # of which file_issues tells
+        return
+    if samples.load_map is None:
+        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
+        yield Issue('classes without a sample', '', message, True)
+        return
+    part = labels[ignored] / labels.total()
+    if len(unused) == len(classes) - 1 or part > _MOSTLY:
+        message = (
+            f'{shorten(unused)} in none of {number} label maps, and {part:.0%} of their pixels are '
+            f'{ignored}, which is ignored: the value of a pixel is the number of its class, from 0'
+        )
+        yield Issue('label maps with little to learn from', '', message, True)
+    elif number == len(samples):
+        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
+        yield Issue('classes that no label map has', '', message, True)

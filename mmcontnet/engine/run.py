@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -22,6 +24,28 @@ from .seeding import SeedHook
 from .writing import write_checkpoints_atomically
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class CrowdHook(Hook):
+    """Has COCO's annotations without ``iscrowd`` be no crowds in evaluation too.
+
+    mmdet takes them so in training, but pycocotools fails at them. mmdet's metrics have no public
+    name for what they read from their file.
+    """
+
+    def before_val(self, runner: Runner) -> None:
+        """Complete the annotations that are validated with."""
+        self._complete(runner.val_evaluator)
+
+    def before_test(self, runner: Runner) -> None:
+        """Complete the annotations that are tested with."""
+        self._complete(runner.test_evaluator)
+
+    def _complete(self, evaluator: Evaluator) -> None:
+        for metric in evaluator.metrics:
+            coco = vars(metric).get('_coco_api')
+            for annotation in coco.dataset.get('annotations', ()) if coco else ():
+                annotation.setdefault('iscrowd', 0)
 
 
 def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -78,6 +102,7 @@ def runner_of(
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
             runner.register_hook(SeedHook())
             runner.register_hook(ResumeHook())
+            runner.register_hook(CrowdHook())
             write_checkpoints_atomically(runner)
             for warning in warnings:
                 runner.logger.warning(warning)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import families
 from .cli import ROOT, metrics, run
-from .configs import write_narrow
+from .configs import ARCH, write_narrow
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +59,29 @@ def test_the_examples_for_ones_own_data_are_checked_train_and_are_tested(
     scratch = ('--cfg-options', 'model.backbone.init_cfg=None')
     run('train.py', config, '--check-only', '--check-data', *scratch, cwd=folder)
     assert metric in train_and_test(write_narrow(folder, config), folder)
+
+
+def test_the_example_for_ones_own_folders_is_checked_trains_and_is_tested(folder: Path) -> None:
+    (folder / 'configs').symlink_to(ROOT / 'configs')
+    page = (ROOT / 'docs/own_data.md').read_text()
+    (text,) = re.findall(r'```python\n(# handwriting\.py\n.+?)```', page, re.DOTALL)
+    (folder / 'handwriting.py').write_text(text)
+    scratch = ('--cfg-options', 'model.backbone.init_cfg=None')
+    run('train.py', 'handwriting.py', '--check-only', *scratch, cwd=folder)
+    config = folder / 'narrow.py'
+    config.write_text(
+        dedent(
+            f"""
+            _base_ = 'handwriting.py'
+            model = dict(backbone=dict(arch=dict(_delete_=True, **{ARCH!r}), init_cfg=None),
+                         head=dict(in_channels=128))
+            few = dict(num_workers=0, persistent_workers=False, dataset=dict(indices=64))
+            train_dataloader = val_dataloader = test_dataloader = few
+            train_cfg = dict(max_epochs=1)
+            """
+        )
+    )
+    assert 'accuracy/top1' in train_and_test(config, folder)
 
 
 def test_an_instance_segmenter_trains_and_is_tested(folder: Path) -> None:

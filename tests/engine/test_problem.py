@@ -1,0 +1,269 @@
+"""Before every run: model, data sets, evaluators and checkpoints are about the same problem."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmcontnet.engine import check_problem
+from mmcontnet.engine.coco import read_coco
+from mmcontnet.errors import UserError
+
+LOAD = dict(type='LoadImageFromFile')
+
+
+class Head(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+
+def write_json(path: Path, offset: int = 0, change: Callable[[dict], object] | None = None) -> None:
+    """Write twelve images of 60 x 40 with a box each, cats and dogs in turn; images exist."""
+    images = [dict(id=i, file_name=f'{i + offset}.png', width=60, height=40) for i in range(12)]
+    annotations = [
+        dict(id=i, image_id=i, category_id=i % 2, bbox=[5, 5, 20, 10], area=200, iscrowd=0)
+        for i in range(12)
+    ]
+    categories = [dict(id=0, name='cat'), dict(id=1, name='dog')]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    if change:
+        change(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    for image in content['images']:
+        cv2.imwrite(str(path.parent / image['file_name']), np.zeros((40, 60, 3), np.uint8))
+
+
+def coco(ann_file: Path, classes: tuple[str, ...] = ('cat', 'dog'), **changes: object) -> dict:
+    dataset = dict(_scope_='mmdet', type='CocoDataset', ann_file=str(ann_file))
+    dataset.update(metainfo=dict(classes=classes), data_prefix=dict(img=str(ann_file.parent)))
+    pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True)]
+    return {**dataset, 'pipeline': pipeline, **changes}
+
+
+def check(
+    train: dict,
+    val: dict | None = None,
+    model: nn.Module | None = None,
+    checkpoint: Path | None = None,
+    **others: object,
+) -> list[str]:
+    cfg = dict(train_dataloader=dict(dataset=train), **others)
+    if val is not None:
+        cfg['val_dataloader'] = dict(dataset=val)
+    return check_problem(Config(cfg), model or nn.Module(), ['train', 'val'], checkpoint)
+
+
+def both(folder: Path, change: Callable[[dict], object] | None = None) -> tuple[Path, Path]:
+    write_json(folder / 'train.json', change=change)
+    write_json(folder / 'val.json', offset=100)
+    return folder / 'train.json', folder / 'val.json'
+
+
+def test_data_sets_that_agree_have_no_issue(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    heads = nn.ModuleDict(dict(bbox_head=Head(2), rpn_head=Head(1), backbone=Head(-1)))
+    assert check(coco(train), coco(val), heads, val_evaluator=dict(ann_file=str(val))) == []
+
+
+def set_each(field: str, value: object) -> Callable[[dict], object]:
+    return lambda content: [a.update({field: value}) for a in content['annotations']]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (set_each('image_id', '3'), "12 annotations of unknown images.*image '3'; there is 3, of"),
+        (set_each('area', None), '12 entries with missing or wrong fields.*annotations.0.: Exp'),
+        (set_each('bbox', [0.1, 0.1, 0.5, 0.5]), 'boxes that are parts .*all 12 lie between 0 and'),
+        (
+            lambda c: c['categories'].reverse(),
+            'categories in another order than .*: mmdet numbers them dog, cat',
+        ),
+        (
+            lambda c: [a.update(name=a['name'].upper()) for a in c['categories']],
+            'metainfo.classes without a category .*: cat, dog; the categories are CAT, DOG',
+        ),
+        (lambda c: c['images'].append(dict(c['images'][0])), 'ids that are used twice'),
+        (lambda c: c.update(images=[]), 'annotation files with an empty list: .*no images'),
+    ],
+)
+def test_contradictions_are_one_line(
+    change: Callable[[dict], object], message: str, tmp_path: Path
+) -> None:
+    train, _ = both(tmp_path, change)
+    with pytest.raises(UserError, match=f'^train_dataloader.dataset: {message}') as raised:
+        check(coco(train))
+    assert '\n' not in str(raised.value)
+
+
+def drop(field: str) -> Callable[[dict], object]:
+    return lambda content: [a.pop(field) for a in content['annotations']]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (drop('iscrowd'), 'annotation files without iscrowd, taken as 0: .*: 12 of 12 annotations'),
+        (set_each('bbox', [20, 20, 50, 35]), 'boxes that look like corners.*: 12 of 12 end beyond'),
+        (set_each('bbox', [0, 0, 60, 40]), 'boxes that cover their whole image: .*: 12 of 12'),
+        (set_each('category_id', 1), 'classes that no box is of: .*: 1 of 2: cat'),
+        (
+            lambda c: c['images'].append(dict(c['images'][0], id=99)),
+            'images that are listed more than once: .*: 1 of 12, e.g. 0.png',
+        ),
+    ],
+)
+def test_what_is_odd_is_a_warning_with_figures(
+    change: Callable[[dict], object], message: str, tmp_path: Path
+) -> None:
+    train, _ = both(tmp_path, change)
+    warnings = check(coco(train))
+    assert len(warnings) == 1
+    assert re.match(f'train_dataloader.dataset: {message}', warnings[0]), warnings
+
+
+def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
+    def to_texts(content: dict) -> None:
+        for image in content['images']:
+            image['id'] = str(image['id'])
+        for annotation in content['annotations']:
+            annotation['image_id'] = str(annotation['image_id'])
+
+    train, _ = both(tmp_path, to_texts)
+    assert check(coco(train)) == []
+
+
+@pytest.mark.parametrize(
+    ('metainfo', 'message'),
+    [
+        (dict(CLASSES=('cat', 'dog')), 'metainfo has CLASSES; write classes'),
+        (dict(classes='cat'), r"metainfo.classes is the text 'cat'; write \('cat',\)"),
+    ],
+)
+def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
+    train, _ = both(tmp_path)
+    with pytest.raises(UserError, match=message):
+        check(coco(train, metainfo=metainfo))
+
+
+def test_heads_have_the_classes_of_the_data_set(tmp_path: Path) -> None:
+    train, _ = both(tmp_path)
+    heads = nn.ModuleDict(dict(bbox_head=nn.ModuleList([Head(80), Head(2)]), mask_head=Head(3)))
+    message = (
+        'model.bbox_head.0.num_classes is 80, model.mask_head.num_classes is 3; metainfo.classes '
+        'has 2: cat, dog'
+    )
+    with pytest.raises(UserError, match=message):
+        check(coco(train), model=heads)
+
+
+def test_parts_and_evaluator_are_compared(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    write_json(
+        tmp_path / 'three.json', 200, lambda c: c['categories'].append(dict(id=2, name='owl'))
+    )
+    other = coco(tmp_path / 'three.json', ('cat', 'dog', 'owl'))
+    with pytest.raises(UserError, match='cat, dog, owl; train_dataloader.dataset has cat, dog'):
+        check(coco(train), other)
+    (warning,) = check(coco(train), coco(train, test_mode=True))
+    assert 'images that train_dataloader.dataset has too' in warning and ': 12 of 12' in warning
+    write_json(
+        tmp_path / 'less.json', 100, lambda c: [c[k].pop() for k in ('images', 'annotations')]
+    )
+    evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'less.json'))
+    with pytest.raises(UserError, match='not evaluated: val_evaluator.ann_file: 1 of 12 in'):
+        check(coco(train), coco(val), val_evaluator=evaluator)
+
+
+def test_missing_images_are_found_by_a_look_at_some(tmp_path: Path) -> None:
+    train, _ = both(tmp_path)
+    prefix = dict(img=str(tmp_path / 'nowhere'))
+    with pytest.raises(UserError, match='12 missing images, e.g. .*nowhere/0.png'):
+        check(coco(train, data_prefix=prefix))
+
+
+def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
+    for i in range(20):
+        for folder, pixels in (('img', 0), ('ann', 255)):
+            image = np.zeros((40, 60), np.uint8)
+            image[:16] = pixels
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f'{i}.png'), image)
+    dataset = dict(_scope_='mmseg', type='BaseSegDataset', data_root=str(tmp_path))
+    dataset.update(data_prefix=dict(img_path='img', seg_map_path='ann'), img_suffix='.png')
+    names = dict(classes=('ground', 'thing'), palette=[[0, 0, 0], [255, 0, 0]])
+    dataset.update(metainfo=names, pipeline=[LOAD, dict(type='LoadAnnotations')])
+    (warning,) = check(dataset)
+    assert 'thing in none of 20 label maps, and 40% of their pixels are 255, which' in warning
+    with pytest.raises(UserError, match='model.decode_head.num_classes is 19; .* has 2: ground'):
+        check(dataset, model=nn.ModuleDict(dict(decode_head=Head(19))))
+
+
+def folders(root: Path, *names: str, **changes: object) -> dict:
+    for name in names:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    return dict(
+        _scope_='mmpretrain', type='ImageNet', data_root=str(root), pipeline=[LOAD], **changes
+    )
+
+
+def test_folders_are_the_classes_of_a_classifier(tmp_path: Path) -> None:
+    dataset = folders(tmp_path, 'ant', 'bee', 'fly')
+    message = r"3 folders, .*has 1000; write metainfo=dict\(classes=\('ant', 'bee', 'fly'\)\)"
+    with pytest.raises(UserError, match=message):
+        check(dataset)
+    names = dict(classes=('ant', 'bee', 'fly'))
+    assert check({**dataset, 'metainfo': names}, model=nn.ModuleDict(dict(head=Head(3)))) == []
+    with pytest.raises(UserError, match='model.head.num_classes is 1000; .* has 3: ant'):
+        check({**dataset, 'metainfo': names}, model=nn.ModuleDict(dict(head=Head(1000))))
+    swapped = dict(classes=('bee', 'ant', 'fly'))
+    with pytest.raises(UserError, match='mmpretrain numbers them ant, bee, fly'):
+        check({**dataset, 'metainfo': swapped})
+
+
+def test_classes_of_a_checkpoint_are_compared(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    path = tmp_path / 'epoch_1.pth'
+    tested = Config(dict(test_dataloader=dict(dataset=coco(val, test_mode=True))))
+
+    def note(*classes: str) -> None:
+        torch.save(dict(meta=dict(dataset_meta=dict(classes=classes)), state_dict={}), path)
+
+    note('cat', 'dog')
+    assert check(coco(train), checkpoint=str(path)) == []
+    note('dog', 'cat')
+    (warning,) = check(coco(train), checkpoint=str(path))
+    assert f'of classes in another order: {path}: dog, cat; metainfo.classes is cat' in warning
+    with pytest.raises(UserError, match='of classes in another order'):
+        check_problem(tested, nn.Module(), ['test'], str(path))
+    note('owl', 'cat')
+    (warning,) = check_problem(tested, nn.Module(), ['test'], str(path))
+    assert 'checkpoints of other classes' in warning
+
+
+def test_a_file_is_read_alike_whether_it_is_json_or_only_pythons(tmp_path: Path) -> None:
+    write_json(tmp_path / 'a.json', change=lambda c: c.update(info=dict(year=2026)))
+    write_json(tmp_path / 'b.json', change=lambda c: c.update(info=dict(year=float('nan'))))
+    first, second = read_coco(tmp_path / 'a.json'), read_coco(tmp_path / 'b.json')
+    assert first[1:] == second[1:]
+    assert len(first.annotations) == 12
+
+
+def test_crowds_are_completed_where_metrics_evaluate() -> None:
+    from mmcontnet.engine.run import CrowdHook
+
+    annotations = [dict(id=1), dict(id=2, iscrowd=1)]
+    metric = SimpleNamespace(_coco_api=SimpleNamespace(dataset=dict(annotations=annotations)))
+    evaluator = SimpleNamespace(metrics=[metric, SimpleNamespace()])
+    CrowdHook().before_val(SimpleNamespace(val_evaluator=evaluator))
+    assert [a['iscrowd'] for a in annotations] == [0, 1]
