@@ -93,11 +93,14 @@ configs = mim / 'configs'
 image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
 result = {}
 
-from mmpretrain import ImageClassificationInferencer, list_models
-from mmpretrain.apis import ModelHub
+import mmcontnet
+from mmpretrain import ImageClassificationInferencer, get_model, list_models
 
-ModelHub.register_model_index(mim / 'model-index.yml', config_prefix=mim)
+mmcontnet.register_with_mmpretrain()
+mmcontnet.register_with_mmpretrain()
 result['names'] = list_models('cont_*')
+result['not classifiers'] = list_models('retinanet*')
+result['model'] = type(get_model('cont_ti_8xb64_in1k').backbone).__name__
 for name in (str(configs / 'cont_ti_8xb64_in1k.py'), 'cont_ti_8xb64_in1k'):
     classifier = ImageClassificationInferencer(name, pretrained=False, device='cpu')
     result.setdefault('classes', []).append(len(classifier(image)[0]['pred_scores']))
@@ -113,7 +116,6 @@ from mmseg.apis import MMSegInferencer
 segmenter = MMSegInferencer(str(configs / 'pspnet_cont_ti_100i_nuclei.py'), device='cpu')
 result['mask'] = segmenter(image)['predictions'].shape
 
-import mmcontnet
 from mmcontnet.engine import load_config
 
 result['path'] = sys.path
@@ -155,7 +157,8 @@ def test_installed_wheel_serves_the_inferencers_outside_the_repository(
     assert result['found'] == [str(packages / 'mmcontnet')] * 2
     assert result['by_name'] == str(packages / 'mmcontnet/.mim/configs/cmt_s_8xb128_in1k.py')
     assert result['version'] == __version__ == wheel.name.split('-')[1]
-    assert 'cont_ti_8xb64_in1k' in result['names']
+    assert 'cont_ti_8xb64_in1k' in result['names'] and result['not classifiers'] == []
+    assert result['model'] == 'ConTNet'
     assert result['classes'] == [1000, 1000]
     assert result['boxes'] > 0
     assert result['mask'] == [96, 128]

@@ -99,6 +99,7 @@ def test_import_needs_neither_the_downstream_packages_nor_mmcvs_operators(
         for name in ('ConTNet', 'mmcontnet.ConTNet'):
             backbone = MODELS.build(dict(type=name, arch='ti'))
             assert backbone(torch.randn(2, 3, 64, 64))[0].shape == (2, 768, 2, 2)
+        assert type(mmcontnet.create_backbone('cont_ti')) is mmcontnet.ConTNet
         assert 'mmcv.ops' not in sys.modules
         """,
         site,

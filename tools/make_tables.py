@@ -211,14 +211,16 @@ def tables(families: dict[str, Entry], configs: list[Entry]) -> Iterator[tuple[s
         yield 'configs/README.md', name, table(columns, entries)
 
 
-def metafile(family: str, content: Entry, configs: list[Entry]) -> str:
-    """Write a family's models in OpenMMLab's format."""
+def metafile(family: str, content: Entry, configs: list[Entry], classifiers: bool) -> str:
+    """Write a family's classifiers, or its detectors and segmenters, in OpenMMLab's format."""
     paper = {'Title': content['title'], 'URL': content['url']}
     collection = {'Name': family, 'Metadata': {'Architecture': content['architecture']}}
     models = []
     for entry in configs:
         if entry['family'] != family or 'ours' not in entry or 'type' not in entry['backbone']:
             continue  # small data, or a ResNet
+        if classifiers != (entry['method'] == '-'):
+            continue
         stem = entry['name'].removesuffix('.py')
         model: Entry = {'Name': stem, 'In Collection': family, 'Config': f'configs/{stem}.py'}
         model['Metadata'] = {
@@ -236,8 +238,8 @@ def metafile(family: str, content: Entry, configs: list[Entry]) -> str:
             place += '' if 'release' in place else ' of the paper'
             model |= {'Results': results, 'Results From': f'{place}, not reproduced here'}
         models.append(model)
-    file = {'Collections': [{**collection, 'Paper': paper}], 'Models': models}
-    return METAFILE + yaml.safe_dump(file, sort_keys=False, width=100)
+    file = {'Collections': [{**collection, 'Paper': paper}]} if classifiers else {}
+    return METAFILE + yaml.safe_dump({**file, 'Models': models}, sort_keys=False, width=100)
 
 
 def generate() -> dict[Path, str]:
@@ -253,8 +255,10 @@ def generate() -> dict[Path, str]:
             sys.exit(f'make_tables.py: error: {page} has no lines {begin.strip()!r} and {end!r}')
         files[path] = head + begin + text + '\n' + end + rest
     for family, content in families.items():
-        name = Path(content['page']).with_suffix('.yml').name
-        files[ROOT / 'configs/metafiles' / name] = metafile(family, content, configs)
+        stem = ROOT / 'configs/metafiles' / Path(content['page']).stem
+        # Apart, because mmpretrain can build the classifiers alone.
+        files[stem.with_suffix('.yml')] = metafile(family, content, configs, True)
+        files[Path(f'{stem}_dense.yml')] = metafile(family, content, configs, False)
     return files
 
 

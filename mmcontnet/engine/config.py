@@ -32,6 +32,13 @@ class ConfigOptions(DictAction):
             raise argparse.ArgumentError(self, f'must be KEY=VALUE, got {values}') from error
 
 
+def resources() -> Path:
+    """Return the folder of ``configs/``, ``tools/`` and ``model-index.yml``."""
+    package = Path(__file__).parents[1]
+    installed = package / '.mim'  # of a wheel or an editable install
+    return installed if installed.is_dir() else package.parent
+
+
 def find_config(name: str) -> str:
     """Find a config by a name instead of a path.
 
@@ -49,10 +56,7 @@ def find_config(name: str) -> str:
     not_found = f'config {name!r} not found'
     if os.path.basename(name) != name or name.endswith('.py'):
         raise UserError(not_found)  # a path
-    package = Path(__file__).parents[1]
-    installed = package / '.mim' / 'configs'  # of a wheel or an editable install
-    folder = installed if installed.is_dir() else package.parent / 'configs'
-    configs = {path.stem: str(path) for path in sorted(folder.glob('*.py'))}
+    configs = {path.stem: str(path) for path in sorted((resources() / 'configs').glob('*.py'))}
     variants = {
         match[1]: path
         for stem, path in configs.items()
