@@ -1,5 +1,7 @@
 """README and docs/ name what exists, and the configs that they show work."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -54,3 +56,16 @@ def test_resnets_in_contnets_recipe_are_those_that_it_is_compared_with(
     rows = read_results()['families']['ConTNet']['tables']['comparison']
     (row,) = (row for row in rows if row.get('example') == f'res{depth}.py')
     assert {key: getattr(total, key) for key in row['ours']} == row['ours']
+
+
+def test_what_troubleshooting_quotes_is_what_the_tools_say() -> None:
+    rows = re.findall(
+        r'^\|(.+?)\|(.+?)\|(.+?)\|$', (ROOT / 'docs/troubleshooting.md').read_text(), re.M
+    )
+    quoted = [text for _, here, _ in rows for text in re.findall('`(.+?)`', here)]
+    files = [*(ROOT / 'mmcontnet').rglob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    # Strings over several lines, and names in braces.
+    source = re.sub(r"'\s*\n\s*f?'", '', '\n'.join(path.read_text() for path in files))
+    system = {os.strerror(errno.ENOSPC)}
+    assert len(quoted) >= 40
+    assert [text for text in quoted if text not in source and text not in system] == []

@@ -107,5 +107,5 @@ def test_every_tool_says_it_in_one_line(
         assert str(line).endswith('listed above')
         said = capsys.readouterr().err
         for name in names:  # in the data sets to train and to validate with
-            lines = re.findall(rf'.*img/{name}\.jpg.*', said)
+            lines = re.findall(rf'^    .*img/{name}\.jpg.*', said, re.MULTILINE)
             assert len(lines) == 2 and len(set(lines)) == 1

@@ -10,10 +10,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmcontnet.analysis import report
+from mmcontnet.builders import build_model, quiet
 from mmcontnet.engine import (
     ConfigOptions,
     check_data,
-    check_model,
     load_config,
     report_issues,
     validate_datasets,
@@ -46,7 +46,8 @@ def main() -> None:
                 raise UserError(f'config {args.config!r} has no {split}_dataloader')
         with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
             check_data(cfg, splits)
-            model = check_model(cfg, allow_missing=True) if cfg.get('model') else None
+            with quiet():
+                model = build_model(cfg, meta=True) if cfg.get('model') else None
             issues = validate_datasets(cfg, splits, args.workers, model=model)
         errors = report_issues(issues)
         if args.json:

@@ -103,16 +103,18 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
     check_data(cfg, parts)
     check_out(cfg.work_dir, option='work_dir')
     source = resume.checkpoint if resume else cfg.get('load_from')
-    odd = check_problem(cfg, model, parts, source)
-    if odd and args.check_only:
-        print(*odd, sep='\n', file=sys.stderr)
     if args.check_data:
         if args.launcher != 'none':
             # The others would wait longer than their timeout for the one that decodes.
             raise UserError('--check-data is for one process; run tools/check_dataset.py first')
         workers = len(os.sched_getaffinity(0))
-        if mistakes := report_issues(validate_datasets(cfg, parts, workers, model=model)):
+        issues = validate_datasets(cfg, parts, workers, model=model, checkpoint=source)
+        if mistakes := report_issues(issues):
             raise UserError(f'--check-data: mistakes in the data: {mistakes}, listed above')
+        return resume, warnings
+    odd = check_problem(cfg, model, parts, source)
+    if odd and args.check_only:
+        print(*odd, sep='\n', file=sys.stderr)
     return resume, [*warnings, *odd]
 
 

@@ -277,7 +277,9 @@ def _file_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]
 
 def loads(dataset: Any, what: str) -> bool:
     """Tell whether the pipeline loads boxes (``with_bbox``), masks or label maps."""
-    return any(getattr(step, what, False) for step in dataset.pipeline.transforms)
+    steps = dataset.pipeline.transforms
+    # LoadEmptyAnnotations has the same arguments, and reads nothing.
+    return any(getattr(s, what, False) and 'Empty' not in type(s).__name__ for s in steps)
 
 
 def _place(path: str, entry: Any, image: _Image | None = None) -> str:
