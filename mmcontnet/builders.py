@@ -233,6 +233,19 @@ def explained(registry: Registry, config: Any, key: str) -> Iterator[None]:
         raise UserError(f'{key}: {name}: {_reason(error)}') from error
 
 
+def leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Look through wrappers such as RepeatDataset and ConcatDataset; with each one's dotted key."""
+    if not isinstance(dataset, Mapping):
+        return
+    if 'dataset' in dataset:
+        yield from leaf_datasets(f'{key}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for i, inner in enumerate(dataset['datasets']):
+            yield from leaf_datasets(f'{key}.datasets.{i}', inner)
+    else:
+        yield key, dataset
+
+
 def parts_of(key: str, config: Any) -> Iterator[tuple[str, Any]]:
     """Go through a config and all that it holds, the outer before the inner."""
     parts = [(key, config)]

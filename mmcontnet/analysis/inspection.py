@@ -17,9 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..builders import build, find_type, network_errors
+from ..builders import build, find_type, leaf_datasets, network_errors
 from ..checkpoint import load_checkpoint
-from ..engine.checks import leaf_datasets
 from ..errors import UserError
 from ..images import read_image
 

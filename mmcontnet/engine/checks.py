@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, WEIGHT_INITIALIZERS
 from torch import nn
 
 from ..backbones.base import HybridBackbone
-from ..builders import build_model, check_arguments, find_type, quiet
+from ..builders import build_model, check_arguments, find_type, leaf_datasets, quiet
 from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
 
@@ -146,19 +146,6 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
                     f'{part}_evaluator: ann_file {ann!r} not found; say where it is with '
                     f'--cfg-options {part}_evaluator.ann_file=...'
                 )
-
-
-def leaf_datasets(key: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Look through wrappers such as RepeatDataset and ConcatDataset; with each one's dotted key."""
-    if not isinstance(dataset, Mapping):
-        return
-    if 'dataset' in dataset:
-        yield from leaf_datasets(f'{key}.dataset', dataset['dataset'])
-    elif 'datasets' in dataset:
-        for i, inner in enumerate(dataset['datasets']):
-            yield from leaf_datasets(f'{key}.datasets.{i}', inner)
-    else:
-        yield key, dataset
 
 
 def is_local(config: Mapping[str, Any]) -> bool:

@@ -26,11 +26,11 @@ from mmengine.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ..builders import find_type, quiet
+from ..builders import find_type, leaf_datasets, quiet
 from ..checkpoint import read_checkpoint
 from ..errors import UserError
 from ..images import check_image
-from .checks import downloads_itself, is_local, leaf_datasets
+from .checks import downloads_itself, is_local
 from .coco import CocoFile, class_issues, coco_issues, loads, read_coco
 from .issues import Issue, count_errors, shorten, summarise_issues
 
