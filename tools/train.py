@@ -19,6 +19,8 @@ from mmcontnet.engine import (
     find_resume_point,
     is_first_process,
     load_config,
+    number_of_processes,
+    odd_settings,
     owner_of,
     parse_run_args,
     report_issues,
@@ -100,6 +102,7 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
     model = check_model(cfg, args.allow_missing)
     build_optimization(cfg, model)
     check_components(cfg, parts)
+    odd = odd_settings(cfg, number_of_processes(args.launcher))
     check_data(cfg, parts)
     check_out(cfg.work_dir, option='work_dir')
     source = resume.checkpoint if resume else cfg.get('load_from')
@@ -111,8 +114,8 @@ def check(cfg: Config, args: argparse.Namespace) -> tuple[ResumePoint | None, li
         issues = validate_datasets(cfg, parts, workers, model=model, checkpoint=source)
         if mistakes := report_issues(issues):
             raise UserError(f'--check-data: mistakes in the data: {mistakes}, listed above')
-        return resume, warnings
-    odd = check_problem(cfg, model, parts, source)
+    else:
+        odd += check_problem(cfg, model, parts, source)
     if odd and args.check_only:
         print(*odd, sep='\n', file=sys.stderr)
     return resume, [*warnings, *odd]

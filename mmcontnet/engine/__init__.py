@@ -1,10 +1,10 @@
 """Around mmengine's runner: configs, checks before work, and a run whose rules end with it."""
 
-from .checks import check_data, check_load_from, check_model
+from .checks import check_data, check_load_from, check_model, odd_settings
 from .components import build_optimization, check_components
 from .config import ConfigOptions, load_config
 from .datasets import check_problem, validate_datasets
-from .distributed import is_first_process, process_group
+from .distributed import is_first_process, number_of_processes, process_group
 from .issues import report_issues
 from .resume import ResumePoint, find_resume_point
 from .run import parse_run_args, runner_of
@@ -22,6 +22,8 @@ __all__ = [
     'find_resume_point',
     'is_first_process',
     'load_config',
+    'number_of_processes',
+    'odd_settings',
     'owner_of',
     'parse_run_args',
     'process_group',

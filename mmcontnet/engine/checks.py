@@ -148,6 +148,52 @@ def check_data(cfg: Config, parts: Sequence[str]) -> None:
                 )
 
 
+def odd_settings(cfg: Config, processes: int) -> list[str]:
+    """Find settings of a training that runs, but not as it was probably meant.
+
+    Args:
+        cfg: The whole config.
+        processes: How many train together.
+
+    Returns:
+        Warnings: a learning rate for another batch size, schedules that never take effect.
+    """
+    return [*_odd_batch_size(cfg, processes), *_odd_schedules(cfg)]
+
+
+def _odd_batch_size(cfg: Config, processes: int) -> Iterator[str]:
+    scale, size = cfg.get('auto_scale_lr') or {}, cfg.train_dataloader.get('batch_size')
+    base = scale.get('base_batch_size')
+    if size and base and not scale.get('enable'):
+        count = cfg.optim_wrapper.get('accumulative_counts', 1)
+        if (real := processes * size * count) != base:
+            yield (
+                f'the learning rate is for {base} images in a step (auto_scale_lr), and this run '
+                f'takes {real}; --auto-scale-lr scales it'
+            )
+
+
+def _odd_schedules(cfg: Config) -> Iterator[str]:
+    by_epoch = 'max_epochs' in cfg.train_cfg
+    end, unit = (
+        cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'],
+        'epoch' if by_epoch else 'iteration',
+    )
+    schedules = cfg.get('param_scheduler') or []
+    for schedule in [schedules] if isinstance(schedules, Mapping) else schedules:
+        if not isinstance(schedule, Mapping) or schedule.get('convert_to_iter_based'):
+            continue
+        name, own_epochs = (
+            f'{schedule.get("type")} of param_scheduler',
+            schedule.get('by_epoch', True),
+        )
+        times = [schedule.get('begin', 0), *schedule.get('milestones', ())]
+        if own_epochs and not by_epoch:
+            yield f'{name} goes by epochs, and the training by iterations: write by_epoch=False'
+        elif own_epochs == by_epoch and (late := [time for time in times if time >= end]):
+            yield f'{name} changes nothing at {unit} {late[0]}: the training ends at {end}'
+
+
 def is_local(config: Mapping[str, Any]) -> bool:
     """Tell whether the files that a data set or an evaluator names are on this machine."""
     backend = config.get('backend_args') or {}

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -45,20 +46,14 @@ class _Annotation(Struct, gc=False):
     area: _NUMBER
     iscrowd: Any = UNSET
     ignore: Any = None
-
-
-class _MaskedAnnotation(_Annotation, gc=False):
-    segmentation: Any = None
+    #: The mask's text in the file, which takes long to read.
+    segmentation: msgspec.Raw = msgspec.Raw()
 
 
 class _Lists(Struct):
     images: list[_Image] | None = None
     categories: list[_Category] | None = None
     annotations: list[_Annotation] | None = None
-
-
-class _MaskedLists(_Lists):
-    annotations: list[_MaskedAnnotation] | None = None  # type: ignore[assignment]
 
 
 class _Wrong(NamedTuple):
@@ -91,9 +86,7 @@ class CocoFile(NamedTuple):
         return [category.name for category in self.categories.values() if category]
 
 
-def read_coco(
-    path: str, backend_args: dict[str, Any] | None = None, masks: bool = False
-) -> CocoFile:
+def read_coco(path: str, backend_args: dict[str, Any] | None = None) -> CocoFile:
     """Read a file of COCO's format.
 
     What the checks do not need is skipped, so that COCO's own 860,000 annotations take seconds.
@@ -101,14 +94,13 @@ def read_coco(
     Args:
         path: The file.
         backend_args: How mmengine gets it.
-        masks: Whether to read masks too.
 
     Raises:
         OSError, ValueError: If it cannot be read, is no JSON, or is of another form.
     """
     file = CocoFile(path, {}, {}, {}, [])
     with get_local_path(path, backend_args=backend_args) as local_path:
-        lists = _read(local_path, masks)
+        lists = _read(local_path)
     for name, entries in lists.items():
         table = getattr(file, name)
         for i, entry in enumerate(entries):
@@ -123,24 +115,30 @@ def read_coco(
     return file
 
 
-def _read(path: str, masks: bool) -> Mapping[str, Sequence[Any]]:
-    kind = _MaskedLists if masks else _Lists
+def _read(path: str) -> Mapping[str, Sequence[Any]]:
+    names = _Lists.__struct_fields__
     with open(path, 'rb') as file, suppress(msgspec.DecodeError):
         if os.path.getsize(path):  # nothing cannot be mapped
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-                read = msgspec.json.decode(text, type=kind)
-            return {name: getattr(read, name) or () for name in kind.__struct_fields__}
+            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # as long as masks are
+            read = msgspec.json.decode(text, type=_Lists)
+            if any(getattr(read, name) is not None for name in names):
+                return {name: getattr(read, name) or () for name in names}
     # Something is wrong, if only a NaN, which is no JSON but which Python and so mmdet take.
     with open(path, encoding='utf-8') as file:
         content = json.load(file)
-    lists = {name: content.get(name) or () for name in kind.__struct_fields__}
-    annotation = _MaskedAnnotation if masks else _Annotation
-    kinds = dict(images=_Image, categories=_Category, annotations=annotation)
+    if not isinstance(content, dict) or content.keys().isdisjoint(names):
+        there = f'the keys {shorten(content)}' if isinstance(content, dict) else 'no keys'
+        raise ValueError(f'COCO has {", ".join(names)}; this file has {there}')
+    lists = {name: content.get(name) or () for name in names}
+    kinds = dict(images=_Image, categories=_Category, annotations=_Annotation)
     return {name: [_convert(e, kinds[name]) for e in entries] for name, entries in lists.items()}
 
 
 def _convert(entry: Any, kind: Any) -> Any:
     try:
+        if isinstance(entry, dict) and 'segmentation' in entry:
+            text = json.dumps(entry['segmentation']).encode()
+            entry = {**entry, 'segmentation': msgspec.Raw(text)}
         return msgspec.convert(entry, kind)
     except msgspec.ValidationError as error:
         key = entry.get('id') if isinstance(entry, dict) else None
@@ -174,12 +172,14 @@ class _Boxes:
                 self.images.append(image)
             elif image and name is not None:
                 self.unnamed.append(entry)
-        self.xywh = np.array([e.bbox for e in self.entries], float).reshape(-1, 4)
-        self.areas = np.array([e.area for e in self.entries], float)
-        self.sizes = np.array([(i.width, i.height) for i in self.images], float).reshape(-1, 2)
+        numbers = chain.from_iterable(e.bbox for e in self.entries)
+        self.xywh = np.fromiter(numbers, float).reshape(-1, 4)
+        self.areas = np.fromiter((e.area for e in self.entries), float)
+        numbers = chain.from_iterable((i.width, i.height) for i in self.images)
+        self.sizes = np.fromiter(numbers, float).reshape(-1, 2)
 
 
-def coco_issues(dataset: Any, file: CocoFile) -> Iterator[Issue]:
+def coco_issues(dataset: Any, file: CocoFile, quick: bool) -> Iterator[Issue]:
     """Check a file: what mmdet cannot load or misunderstands, and what is odd.
 
     Warnings are of single entries, which mmdet leaves out or takes as they are, or have the path of
@@ -188,11 +188,21 @@ def coco_issues(dataset: Any, file: CocoFile) -> Iterator[Issue]:
     Args:
         dataset: The data set of mmdet, which need not be initialised.
         file: Its file.
+        quick: See only whether there are masks.
     """
     boxes = _Boxes(dataset, file)
     yield from file.issues
     yield from class_issues(dataset, file)
     yield from _entry_issues(dataset, file, boxes)
+    if loads(dataset, 'with_mask'):
+        for entry, image in zip(boxes.entries, boxes.images, strict=True):
+            # Nothing, or what is empty, has up to four letters: [[]], null.
+            if len(entry.segmentation) <= 4:
+                place = _place(file.path, entry, image)
+                yield Issue('annotations without the mask that the pipeline loads', place)
+            elif not quick:
+                mask = json.loads(bytes(entry.segmentation))
+                yield from _mask(_place(file.path, entry, image), mask, image)
     yield from _file_issues(dataset, file, boxes)
 
 
@@ -233,8 +243,6 @@ def _entry_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue
         if entry.ignore or entry.iscrowd:
             kind = 'annotations marked ignore or iscrowd'
             yield Issue(kind, _place(path, entry, image), warning=True)
-        if isinstance(entry, _MaskedAnnotation):
-            yield from _mask(_place(path, entry, image), entry.segmentation, image)
     if training and (dataset.filter_cfg or {}).get('filter_empty_gt'):
         labelled = {image.id for image in boxes.images}
         for image in filter(None, file.images.values()):
@@ -315,11 +323,9 @@ def _look_at(boxes: _Boxes) -> Iterator[tuple[tuple[str, bool], int]]:
 
 
 def _mask(place: str, mask: Any, image: _Image) -> Iterator[Issue]:
-    """Find what crashes pycocotools, or makes it return garbage or take all memory; and no mask."""
+    """Find what crashes pycocotools, or makes it return garbage or take all memory."""
     text, height, width = str(mask)[:60], image.height, image.width
-    if not mask:
-        yield Issue('annotations without the mask that the pipeline loads', place)
-    elif isinstance(mask, dict) and isinstance(mask.get('counts'), list | str):
+    if isinstance(mask, dict) and isinstance(mask.get('counts'), list | str):
         counts, size = mask['counts'], mask.get('size')
         runs = _runs(counts) if isinstance(counts, str) else counts
         if size != [height, width]:

@@ -128,7 +128,7 @@ def validate_datasets(
                 found += _metainfo_issues(config)
                 dataset = _build(config)
                 known[key] = data = _read(dataset, found, quick)
-                found += _head_issues(model, data.classes)
+                found += _head_issues(model, data)
                 if key == next(iter(seen)):
                     found += _checkpoint_issues(checkpoint, data)
                 if not quick or _has_maps(dataset):
@@ -163,7 +163,11 @@ def _metainfo_issues(config: Mapping[str, Any]) -> Iterator[Issue]:
         if name != 'classes' and name.lower() in ('classes', 'class'):
             message = f'metainfo has {name}; write classes'
             yield Issue('names of classes that are not read', '', message)
-    classes = (metainfo or {}).get('classes')
+    classes, palette = ((metainfo or {}).get(name) for name in ('classes', 'palette'))
+    if isinstance(classes, list | tuple) and isinstance(palette, list | tuple):
+        if len(palette) < len(classes):
+            message = f'{len(palette)} for {len(classes)} classes'
+            yield Issue('palettes of too few colours', 'metainfo.palette', message)
     if isinstance(classes, str) and not os.path.isfile(classes):
         message = f'metainfo.classes is the text {classes!r}; write ({classes!r},)'
         yield Issue('names of classes that are no list', '', message)
@@ -181,13 +185,12 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
     """Read what names samples and classes."""
     file, images = None, set()
     if is_coco := _is_coco(dataset):
-        masks = not quick and loads(dataset, 'with_mask')
-        file = read_coco(dataset.ann_file, dataset.backend_args, masks)
-        for issue in coco_issues(dataset, file):
+        file = read_coco(dataset.ann_file, dataset.backend_args)
+        for issue in coco_issues(dataset, file, quick):
             if not quick or not issue.warning or issue.location == file.path:
                 found.append(issue)
-        entries = filter(None, file.images.values())
-        images = {os.path.join(dataset.data_prefix['img'], entry.file_name) for entry in entries}
+        entries, folder = filter(None, file.images.values()), dataset.data_prefix['img']
+        images = {os.path.join(folder, entry.file_name) for entry in entries}
         if quick:
             few = sorted(images)[:: max(1, len(images) // _LOOKED_AT)]
             found += [Issue('missing images', path) for path in few if not os.path.exists(path)]
@@ -251,7 +254,20 @@ def _heads(model: nn.Module | None) -> dict[str, int]:
     return found
 
 
-def _head_issues(model: nn.Module | None, classes: Sequence[str]) -> Iterator[Issue]:
+def _head_issues(model: nn.Module | None, data: _Data) -> Iterator[Issue]:
+    classes, boxes = data.classes, data.file and loads(data.dataset, 'with_bbox')
+    if boxes and getattr(getattr(model, 'roi_head', None), 'with_mask', False):
+        if not data.dataset.test_mode and not loads(data.dataset, 'with_mask'):
+            message = 'model.roi_head has a mask head; write with_mask=True to LoadAnnotations'
+            yield Issue('pipelines that load no masks', '', message)
+    for name, module in model.named_modules() if model else ():
+        losses = getattr(module, 'loss_decode', None)
+        several = losses if isinstance(losses, nn.ModuleList) else [losses]
+        softmax = not any(getattr(loss, 'use_sigmoid', False) for loss in several)
+        if losses is not None and softmax and getattr(module, 'out_channels', None) == 1:
+            message = f'the loss of model.{name} is always 0; take two classes, background and '
+            message = f'{message}yours, or num_classes=2, out_channels=1 and use_sigmoid=True'
+            yield Issue('heads with a softmax of one class', '', message)
     wrong = {name: n for name, n in _heads(model).items() if classes and n != len(classes)}
     if wrong:
         message = ', '.join(f'{name} is {number}' for name, number in wrong.items())
@@ -296,7 +312,12 @@ def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
 
 def _evaluator_issues(evaluators: Any, dataset: Any, file: CocoFile, part: str) -> Iterator[Issue]:
     """Compare the file that a metric reads with the data set's: it must know the same images."""
-    for metric in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+    metrics = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    scored = any(isinstance(m, Mapping) and not m.get('format_only') for m in metrics)
+    if scored and part != 'train' and not file.annotations:
+        message = f'write format_only=True to {part}_evaluator, or take a file with annotations'
+        yield Issue('annotation files with nothing to evaluate', file.path, message)
+    for metric in metrics:
         path = metric.get('ann_file') if isinstance(metric, Mapping) else None
         if not isinstance(path, str) or not os.path.isfile(path):
             continue
@@ -422,10 +443,21 @@ def _look_at(samples: _Samples, key: str, workers: int, quick: bool) -> list[Iss
     except RuntimeError as error:  # what a worker's death is to torch
         raise UserError(f'{key}: the check was stopped: {error}') from error
     if total == 0:
-        found.append(Issue('data sets without an image to load', ''))
+        found.append(_nothing(samples.dataset))
     elif not count_errors(found) and not samples.dataset.test_mode:
         found += _label_issues(samples, labels, len(looked_at))
     return found
+
+
+def _nothing(dataset: Any) -> Issue:
+    """Say what there is in the folder of a data set in which no image was found."""
+    suffix = getattr(dataset, 'img_suffix', None)
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    message = ''
+    if suffix is not None and os.path.isdir(folder):
+        there = sorted({os.path.splitext(name)[1] for name in os.listdir(folder)})
+        message = f'img_suffix is {suffix!r}, the files have {shorten(there) or "nothing"}'
+    return Issue('data sets without an image to load', folder, message)
 
 
 def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Iterator[Issue]:
@@ -444,6 +476,8 @@ def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Itera
             f'{shorten(unused)} in none of {number} label maps, and {part:.0%} of their pixels are '
             f'{ignored}, which is ignored: the value of a pixel is the number of its class, from 0'
         )
+        if getattr(samples.dataset, 'reduce_zero_label', False):
+            message += '; reduce_zero_label=True ignores 0 too'
         yield Issue('label maps with little to learn from', '', message, True)
     elif number == len(samples):
         message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'

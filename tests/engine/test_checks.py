@@ -1,5 +1,6 @@
 """What the checks refuse is in tests/integration/test_mistakes.py; here, what they must not."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mmcontnet.engine import (
     check_load_from,
     check_model,
     load_config,
+    odd_settings,
 )
 from mmcontnet.errors import UserError, WeightMismatchError
 
@@ -318,6 +320,45 @@ def test_a_defect_of_ours_is_not_reported_as_a_mistake_of_the_users() -> None:
     for error in (TypeError, AttributeError, KeyError, RuntimeError):
         with pytest.raises(error, match='from within'):
             check_model(config_of(type='Defective', error=error))
+
+
+EPOCHS, ITERATIONS = dict(max_epochs=12), dict(max_iters=90)
+
+
+@pytest.mark.parametrize(
+    ('processes', 'settings', 'odd'),
+    [
+        (8, {}, []),
+        (1, {}, ['the learning rate is for 16 images in a step .* takes 2; --auto-scale-lr']),
+        (1, dict(auto_scale_lr=dict(base_batch_size=16, enable=True)), []),
+        (4, dict(optim_wrapper=dict(accumulative_counts=2)), []),
+        (8, dict(train_cfg=dict(max_epochs=8)), ['MultiStepLR .* at epoch 11: .* ends at 8']),
+        (8, dict(train_cfg=ITERATIONS), ['MultiStepLR .* by epochs, and .*: write by_epoch=False']),
+        (
+            8,
+            dict(train_cfg=ITERATIONS, param_scheduler=dict(type='PolyLR', by_epoch=False)),
+            [],
+        ),
+    ],
+)
+def test_settings_that_are_probably_not_meant_are_warnings(
+    processes: int, settings: dict[str, Any], odd: list[str]
+) -> None:
+    schedule = dict(type='MultiStepLR', by_epoch=True, milestones=[4, 11])
+    warm_up = dict(type='LinearLR', by_epoch=False, begin=0, end=500)
+    cfg = Config(
+        dict(
+            train_cfg=EPOCHS,
+            train_dataloader=dict(batch_size=2),
+            optim_wrapper=dict(type='OptimWrapper'),
+            auto_scale_lr=dict(base_batch_size=16),
+            param_scheduler=[warm_up, schedule],
+        )
+        | settings
+    )
+    found = odd_settings(cfg, processes)
+    assert len(found) == len(odd)
+    assert all(map(re.search, odd, found)), found
 
 
 def test_a_start_from_weights_needs_those_of_the_backbone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmcontnet.engine import check_problem
@@ -106,6 +107,13 @@ def test_contradictions_are_one_line(
     assert '\n' not in str(raised.value)
 
 
+def test_a_file_of_another_format_is_named_with_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / 'picture.json'
+    path.write_text(json.dumps(dict(version='5.0', shapes=[])))
+    with pytest.raises(UserError, match='annotations; this file has the keys version, shapes'):
+        check(coco(path))
+
+
 def drop(field: str) -> Callable[[dict], object]:
     return lambda content: [a.pop(field) for a in content['annotations']]
 
@@ -148,6 +156,10 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
     [
         (dict(CLASSES=('cat', 'dog')), 'metainfo has CLASSES; write classes'),
         (dict(classes='cat'), r"metainfo.classes is the text 'cat'; write \('cat',\)"),
+        (
+            dict(classes=('cat', 'dog'), palette=[(1, 2, 3)]),
+            'palettes of too few colours: metainfo.palette: 1 for 2 classes',
+        ),
     ],
 )
 def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
@@ -185,6 +197,41 @@ def test_parts_and_evaluator_are_compared(tmp_path: Path) -> None:
         check(coco(train), coco(val), val_evaluator=evaluator)
 
 
+def test_a_file_without_annotations_can_only_be_tested_unscored(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    write_json(val, 100, lambda c: c.pop('annotations'))
+    evaluator = dict(type='CocoMetric', ann_file=str(val))
+    with pytest.raises(UserError, match='with nothing to evaluate: .*format_only=True to val_eval'):
+        check(coco(train), coco(val, test_mode=True), val_evaluator=evaluator)
+    evaluator['format_only'] = True
+    assert check(coco(train), coco(val, test_mode=True), val_evaluator=evaluator) == []
+
+
+class MaskRCNN(nn.Module):
+    roi_head = SimpleNamespace(with_mask=True)
+
+
+def test_masks_that_a_head_needs_are_there_and_loaded(tmp_path: Path) -> None:
+    polygon = [[5, 5, 25, 5, 25, 15]]
+    train, _ = both(tmp_path, set_each('segmentation', polygon))
+    with_masks = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    assert check(coco(train, pipeline=with_masks), model=MaskRCNN()) == []
+    with pytest.raises(UserError, match='pipelines that load no masks: .*write with_mask=True'):
+        check(coco(train), model=MaskRCNN())
+
+    def some_without(content: dict) -> None:
+        set_each('segmentation', polygon)(content)
+        del content['annotations'][3]['segmentation']
+        content['annotations'][4]['segmentation'] = []
+
+    for also_nan in (False, True):
+        year = dict(year=float('nan')) if also_nan else {}
+        write_json(train, change=lambda c, y=year: (some_without(c), c.update(info=y)))
+        with pytest.raises(UserError, match='2 annotations without the mask that the pipeline'):
+            check(coco(train, pipeline=with_masks), model=MaskRCNN())
+        assert check(coco(train)) == []
+
+
 def test_missing_images_are_found_by_a_look_at_some(tmp_path: Path) -> None:
     train, _ = both(tmp_path)
     prefix = dict(img=str(tmp_path / 'nowhere'))
@@ -192,21 +239,46 @@ def test_missing_images_are_found_by_a_look_at_some(tmp_path: Path) -> None:
         check(coco(train, data_prefix=prefix))
 
 
-def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
+def label_maps(root: Path, value: int, **changes: object) -> dict:
+    """Write twenty images, and maps of which 40 % have the value and the others 0."""
     for i in range(20):
-        for folder, pixels in (('img', 0), ('ann', 255)):
+        for folder, pixels in (('img', 0), ('ann', value)):
             image = np.zeros((40, 60), np.uint8)
             image[:16] = pixels
-            (tmp_path / folder).mkdir(exist_ok=True)
-            cv2.imwrite(str(tmp_path / folder / f'{i}.png'), image)
-    dataset = dict(_scope_='mmseg', type='BaseSegDataset', data_root=str(tmp_path))
+            (root / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / folder / f'{i}.png'), image)
+    dataset = dict(_scope_='mmseg', type='BaseSegDataset', data_root=str(root))
     dataset.update(data_prefix=dict(img_path='img', seg_map_path='ann'), img_suffix='.png')
     names = dict(classes=('ground', 'thing'), palette=[[0, 0, 0], [255, 0, 0]])
-    dataset.update(metainfo=names, pipeline=[LOAD, dict(type='LoadAnnotations')])
+    return dataset | dict(metainfo=names, pipeline=[LOAD, dict(type='LoadAnnotations')]) | changes
+
+
+def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
+    dataset = label_maps(tmp_path, 255)
     (warning,) = check(dataset)
     assert 'thing in none of 20 label maps, and 40% of their pixels are 255, which' in warning
     with pytest.raises(UserError, match='model.decode_head.num_classes is 19; .* has 2: ground'):
         check(dataset, model=nn.ModuleDict(dict(decode_head=Head(19))))
+
+
+def test_a_suffix_that_no_image_has_is_named_with_those_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="img: img_suffix is '.jpg', the files have .png$"):
+        check(label_maps(tmp_path, 1, img_suffix='.jpg'))
+
+
+def test_a_softmax_of_one_class_is_refused(tmp_path: Path) -> None:
+    names = dict(classes=('thing',), palette=[[255, 0, 0]])
+    dataset = label_maps(tmp_path, 0, metainfo=names)
+    head = dict(type='mmseg.FCNHead', in_channels=4, channels=4, num_classes=1)
+    for sigmoid, outputs in ((False, 1), (True, 1)):
+        loss = dict(type='mmseg.CrossEntropyLoss', use_sigmoid=sigmoid)
+        built = MODELS.build(dict(head, out_channels=outputs, loss_decode=loss))
+        model = nn.ModuleDict(dict(decode_head=built))
+        if sigmoid:
+            check(dataset, model=model)
+            continue
+        with pytest.raises(UserError, match='softmax of one class: the loss of model.decode_head'):
+            check(dataset, model=model)
 
 
 def folders(root: Path, *names: str, **changes: object) -> dict:
