@@ -147,8 +147,12 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
         found = find_type(OPTIMIZERS, config['optimizer'], 'optim_wrapper.optimizer')
         if inspect.isclass(found) and issubclass(found, ZeroRedundancyOptimizer):
             return None, []
+    # What the wrapper gets: the rest is its constructor's.
+    wrapper = {'type': 'OptimWrapper', **config}
+    for name in ('constructor', 'paramwise_cfg'):
+        wrapper.pop(name, None)
     try:
-        with explained(OPTIM_WRAPPERS, {'type': 'OptimWrapper', **config}, 'optim_wrapper'):
+        with explained(OPTIM_WRAPPERS, wrapper, 'optim_wrapper'):
             optimizer = build_optim_wrapper(model, config)
     except UserError as error:
         if isinstance(error.__cause__, NotImplementedError):  # they know backbones by name

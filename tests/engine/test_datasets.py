@@ -255,6 +255,17 @@ def test_an_image_that_ignore_empty_drops_is_a_warning_in_training(
     assert_found(issues, 'ignore_empty', '/000000000001.jpg', warning=not test_mode)
 
 
+def test_a_class_without_a_sample_is_a_warning(tmp_path: Path) -> None:
+    make_class_folders(tmp_path)
+    for image in (tmp_path / 'train/n01443537').iterdir():
+        image.unlink()
+    dataset = class_folders(tmp_path)
+    (issues,) = validate_datasets(
+        Config(dict(train_dataloader=dict(dataset=dataset))), ['train']
+    ).values()
+    assert_found(issues, 'classes without a sample', '1 of 2: n01443537', warning=True)
+
+
 def test_data_sets_of_other_forms_are_checked(tmp_path: Path) -> None:
     entries = [dict(img_path='no.jpg', instances=[dict(text='a sign'), dict(bbox_label=9)])]
     (tmp_path / 'list.json').write_text(json.dumps(dict(metainfo={}, data_list=entries)))

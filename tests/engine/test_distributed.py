@@ -8,6 +8,7 @@ from subprocess import PIPE, Popen, run
 from textwrap import dedent
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 
 from mmcontnet.engine.distributed import is_first_process, process_group, replace_sync_bn
@@ -43,6 +44,29 @@ def test_one_process_is_the_first_and_one_on_each_node(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert (is_first_process(launcher), is_first_process(launcher, on_node=True)) == first
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has SyncBN')
+def test_several_processes_without_a_gpu_have_no_sync_bn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+    variables = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1')
+    for name, value in (variables | dict(MASTER_PORT=port)).items():
+        monkeypatch.setenv(name, value)
+    for norm, replaced in (('SyncBN', True), ('BN', False)):
+        model = dict(norm_cfg=dict(type=norm))
+        with process_group(Config(dict(launcher='pytorch', model=model))) as found:
+            assert found is replaced
+
+
+@pytest.mark.gpu
+def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+    for name, value in (variables | dict(LOCAL_RANK='99')).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match='no GPU for process 100 of this machine'):
+        with process_group(Config(dict(launcher='pytorch', model={}))):
+            pass
 
 
 @pytest.mark.slow

@@ -47,6 +47,20 @@ def error_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
             [RETINANET, '--cfg-options', SCRATCH, 'default_hooks.logger.type=Loger'],
             "default_hooks.logger: no 'Loger' is registered as hook; did you mean LoggerHook",
         ),
+        (
+            [RETINANET, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config',
+        ),
+        (
+            [
+                *(RETINANET, '--cfg-options', SCRATCH),
+                'optim_wrapper.constructor=LearningRateDecayOptimizerConstructor',
+                'optim_wrapper.paramwise_cfg.decay_rate=0.7',
+                'optim_wrapper.paramwise_cfg.decay_type=layer_wise',
+                'optim_wrapper.paramwise_cfg.num_layers=6',
+            ],
+            'For learning rates that decay by layer, take constructor=',
+        ),
         ([RETINANET, '--resume', 'missing.pth'], "checkpoint 'missing.pth' not found"),
     ],
 )
