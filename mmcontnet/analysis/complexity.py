@@ -137,7 +137,8 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
         kwargs: Further arguments.
     """
     # The counter follows gradients through modules, and fails at views of parameters.
-    model.to('meta').eval().requires_grad_(False)
+    model.to('meta').requires_grad_(False)
+    model.eval()  # which in mmpretrain returns nothing
     modules = dict(model.named_modules())
     parts: defaultdict[str, Cost] = defaultdict(Cost)
     for name, parameter in model.named_parameters():
