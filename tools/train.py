@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from mmcontnet.engine import (
+    CompileHook,
     ResumePoint,
     build_optimization,
     check_components,
@@ -40,6 +41,13 @@ def parse_args() -> argparse.Namespace:
         '--auto-scale-lr',
         action='store_true',
         help="scale the learning rate from the config's batch size to the real one",
+    )
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='inductor',
+        metavar='BACKEND',
+        help='compile backbone and neck with torch.compile, for images padded to one size',
     )
     parser.add_argument(
         '--resume',
@@ -127,6 +135,7 @@ def main() -> None:
     silent = not is_first_process(args.launcher, on_node=True)
     with exit_on_user_error('train.py', silent=silent):
         cfg = read_config(args)
+        hooks = [CompileHook(args.compile)] if args.compile else []
     trains = is_first_process(args.launcher) and not args.check_only
     # From now on, so that no other training changes where to resume.
     held = owner_of(cfg.work_dir) if trains else nullcontext()
@@ -137,7 +146,7 @@ def main() -> None:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
         if args.check_only:
             return
-        with runner_of(cfg, resume, warnings) as runner:
+        with runner_of(cfg, resume, warnings, hooks) as runner:
             runner.train()
 
 

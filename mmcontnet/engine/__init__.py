@@ -1,6 +1,7 @@
 """Around mmengine's runner: configs, checks before work, and a run whose rules end with it."""
 
 from .checks import check_data, check_load_from, check_model, odd_settings
+from .compilation import CompileHook
 from .components import build_optimization, check_components
 from .config import ConfigOptions, load_config
 from .datasets import check_problem, validate_datasets
@@ -11,6 +12,7 @@ from .run import parse_run_args, runner_of
 from .writing import owner_of
 
 __all__ = [
+    'CompileHook',
     'ConfigOptions',
     'ResumePoint',
     'build_optimization',

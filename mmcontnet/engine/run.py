@@ -73,7 +73,10 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 @contextmanager
 def runner_of(
-    cfg: Config, resume: ResumePoint | None = None, warnings: Sequence[str] = ()
+    cfg: Config,
+    resume: ResumePoint | None = None,
+    warnings: Sequence[str] = (),
+    hooks: Sequence[Hook] = (),
 ) -> Iterator[Runner]:
     """Build the runner of a config, and have it read, write and seed by this project's rules.
 
@@ -87,6 +90,7 @@ def runner_of(
         cfg: The whole config, which stays as it is.
         resume: Where to resume; of several processes the first decides.
         warnings: For the run's log, of the first process.
+        hooks: More hooks than the config's.
 
     Raises:
         UserError: If a file cannot be written because the disk is full.
@@ -100,9 +104,8 @@ def runner_of(
                 cfg.load_from = resume.checkpoint
                 cfg.randomness = resume.randomness
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-            runner.register_hook(SeedHook())
-            runner.register_hook(ResumeHook())
-            runner.register_hook(CrowdHook())
+            for hook in (SeedHook(), ResumeHook(), CrowdHook(), *hooks):
+                runner.register_hook(hook)
             write_checkpoints_atomically(runner)
             for warning in warnings:
                 runner.logger.warning(warning)
