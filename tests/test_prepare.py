@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmpretrain.datasets import FashionMNIST
 from PIL import Image
 
-from .preparation import load_tool
+from .preparation import load_tool, run_for_real
 
 _prepare = load_tool('_prepare')
 crowns = load_tool('prepare_tree_crowns')
@@ -99,6 +101,29 @@ def test_a_preparation_that_fails_says_so_in_one_line_and_leaves_nothing(
     with pytest.raises(SystemExit, match=f'^{line}.*$'):
         _prepare.command_line('It.', 'data/it', PACKAGE, stop)
     assert not list(tmp_path.glob('set*/'))
+
+
+def test_without_apt_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PATH', str(tmp_path))
+    package = _prepare.DebianPackage('dataset-it', SHA256, '')
+    with pytest.raises(SystemExit, match='come with the Debian package dataset-it: no apt-get'):
+        _prepare.prepare(tmp_path / 'set', package, copy)
+    assert not list(tmp_path.glob('set*/'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('apt-get'), reason='needs apt-get')
+def test_fashion_mnist_is_what_mmpretrain_reads(tmp_path: Path) -> None:
+    made = run_for_real('prepare_fashion_mnist', tmp_path / 'set')
+    assert made.endswith('set: made\n')
+    assert 'Zalando' in (tmp_path / 'set/ATTRIBUTION.txt').read_text()
+    for split, number in (('train', 60_000), ('test', 10_000)):
+        dataset = FashionMNIST(
+            str(tmp_path / 'set'), split, download=False, test_mode=split == 'test'
+        )
+        assert len(dataset) == number
+        counts = np.bincount([info['gt_label'] for info in dataset.load_data_list()])
+        assert counts.tolist() == [number / 10] * 10
 
 
 def test_tiles_cover_every_pixel_exactly_once_and_keep_the_parts_apart() -> None:

@@ -47,6 +47,7 @@ class DebianPackage(NamedTuple):
 
 def fetch(package: Package | DebianPackage, folder: Path) -> str:
     """Download a package into `folder` and extract its files there; return its licences' text."""
+    folder = folder.resolve()
     if isinstance(package, DebianPackage):
         if not (shutil.which('apt-get') and shutil.which('dpkg-deb')):
             sys.exit(

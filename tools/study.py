@@ -19,11 +19,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mmcontnet.analysis import report
-from mmcontnet.analysis.complexity import complexity, default_shape
+from mmcontnet.analysis.complexity import Cost, complexity, default_shape
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 from mmcontnet.output import check_out
@@ -109,13 +110,20 @@ def compare(scores: dict[str, dict[int, float]]) -> dict[str, dict[str, list[flo
     return found
 
 
+@cache
+def cost_of(config: Path, shape: tuple[int, ...] | None) -> Cost:
+    """Count parameters and MACs of a config's network."""
+    cfg = load_config(str(config))
+    return complexity(cfg, shape or default_shape(cfg)).total
+
+
 def write(args: argparse.Namespace, runs: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Write both files, and return what is in the one for people."""
+    """Write both files from what there is, and return what is in the one for people."""
     scores = {name: {s: run['score'] for s, run in some.items()} for name, some in runs.items()}
     gaps, networks = compare(scores), []
     for config in (config for config in args.configs if runs.get(config.stem)):
-        cfg, values = load_config(str(config)), list(scores[config.stem].values())
-        cost = complexity(cfg, tuple(args.shape or default_shape(cfg))).total
+        values = list(scores[config.stem].values())
+        cost = cost_of(config, tuple(args.shape) if args.shape else None)
         networks.append(
             dict(
                 network=config.stem,
@@ -172,7 +180,7 @@ def main() -> None:
         for config in args.configs:
             load_config(str(config))  # before hours of work
         runs: dict[str, dict[int, dict[str, Any]]] = {config.stem: {} for config in args.configs}
-        failed = []
+        failed, tables = [], ''
         # Seed by seed: a study that is stopped has all networks.
         tasks = [(config, seed) for seed in args.seeds for config in args.configs]
         with ThreadPoolExecutor(args.jobs) as pool:
@@ -180,11 +188,12 @@ def main() -> None:
             for (config, seed), result in results:
                 try:
                     runs[config.stem][seed] = result.result()
+                    tables = write(args, runs)
                 except UserError as error:
                     failed.append(str(error))
                     print(f'study.py: {error}', file=sys.stderr)
-        if any(runs.values()):
-            print(write(args, runs))
+        if tables:
+            print(tables)
         if failed:
             raise UserError(f'{len(failed)} of {len(tasks)} trainings failed, see above')
 

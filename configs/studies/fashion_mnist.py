@@ -1,5 +1,5 @@
 # What the networks of a study have in common: Fashion-MNIST (tools/prepare_fashion_mnist.py) at
-# 64 x 64 pixels, five epochs from scratch. Each network has about 70 million multiply-adds.
+# 64 x 64 pixels, three epochs from scratch. Each network has about 70 million multiply-adds.
 _base_ = ['../_base_/adamw_small_data.py', 'mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmcontnet'], allow_failed_imports=False)
 
@@ -13,7 +13,7 @@ data_preprocessor = dict(num_classes=10, mean=[72.9] * 3, std=[90.0] * 3)
 
 dataset = dict(type='FashionMNIST', data_root='data/fashion_mnist', download=False)
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=256,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -46,7 +46,7 @@ val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 del dataset
 
-epochs = 5
+epochs = 3
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
