@@ -1,4 +1,4 @@
-"""mkdocs hook: the README is the first page, and what pages link to outside of docs/ is on the site.
+"""mkdocs hook: the README is the first page, and files that pages link to are on the site.
 
 In the repository, pages link to each other by paths. The site has docs/ as its root, so that links
 between docs/ and the rest get another prefix.
@@ -13,8 +13,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 #: Files outside of docs/ that pages link to; Markdown becomes pages, all else is copied.
 OUTSIDE = ('configs/**/*.py', 'configs/README.md', '*.md', 'CITATION.cff', 'LICENSE')
-#: Where links to files start in docs/, in the pages above it and in configs/README.md, and where they
-#: start on the site.
+#: Where links start in docs/, in the pages above it and in configs/README.md, and on the site.
 DOCS = [(r'\.\./README\.md', 'index.md'), (r'\.\./', '')]
 ROOT_PAGES = [(r'README\.md', 'index.md'), ('docs/', '')]
 CONFIGS = [(r'\.\./README\.md', '../index.md'), (r'\.\./docs/', '../')]

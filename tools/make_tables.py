@@ -1,12 +1,14 @@
 """Write every table and metafile that says what a network costs and what its paper reports.
 
-The numbers come from mmcontnet/analysis/results.yml. In README.md, docs/ and configs/README.md the
-text between `<!-- begin generated: NAME -->` and `<!-- end generated -->` is replaced;
-configs/metafiles/*.yml are written as a whole. With --check nothing is written, and there is one
-line for each file that is not current.
+The numbers come from mmcontnet/analysis/results.yml, speeds and memory in the README's table from
+docs/throughput.json (tools/plot_throughput.py) and docs/gpu.md. In README.md, docs/ and
+configs/README.md the text between `<!-- begin generated: NAME -->` and `<!-- end generated -->` is
+replaced; configs/metafiles/*.yml are written as a whole. With --check nothing is written, and there
+is one line for each file that is not current.
 """
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -173,6 +175,8 @@ def summary(families: dict[str, Entry], configs: list[Entry], references: list[E
         if float(top1) > float(lines.setdefault(name, {'best': '0'})['best']):
             lines[name] = entry | {'name': name, 'best': top1}
     gpu = gpu_figures()
+    measured = json.loads((ROOT / 'docs/throughput.json').read_text())['networks']
+    cpu = {entry['name']: f'{entry["speed"]:#.2g}' for entry in measured}
 
     def what(line: Entry) -> str:
         network = line.get('backbone')
@@ -189,7 +193,7 @@ def summary(families: dict[str, Entry], configs: list[Entry], references: list[E
         'MACs': lambda line: count(line, 'multiply_adds', paper=False),
         'image size': lambda line: line['shape'][0],
         'top-1': lambda line: line['best'],
-        'CPU speed': lambda line: line.get('speed', '-'),
+        'CPU speed': lambda line: cpu.get(line['name'], '-'),
         'GPU training speed': lambda line: gpu.get(line['name'], '--')[0],
         'GPU training memory': lambda line: gpu.get(line['name'], '--')[1],
     }
