@@ -33,8 +33,9 @@ class BuildWithMim(build_py):
             elif source.is_file():
                 shutil.copy(source, target)
             else:
-                # make_tables.py writes pages that are not in the package.
-                ignore = shutil.ignore_patterns('__pycache__', 'make_tables.py')
+                # These write pages that are not in the package.
+                pages = ('make_tables.py', 'plot_throughput.py')
+                ignore = shutil.ignore_patterns('__pycache__', *pages)
                 shutil.copytree(source, target, ignore=ignore)
 
 

@@ -1,4 +1,4 @@
-"""The errors that a user is told in one line, and how command lines tell them."""
+"""Errors that users see as one line, and how command lines print them."""
 
 from __future__ import annotations
 

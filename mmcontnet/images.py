@@ -1,4 +1,4 @@
-"""Image files from anybody: what all tools open them with."""
+"""Open image files from any source; all tools use this."""
 
 from __future__ import annotations
 

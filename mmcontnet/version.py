@@ -1,3 +1,3 @@
-"""The version, here alone: `setup.py` reads it without importing the package."""
+"""The version. `setup.py` reads this file without importing the package."""
 
 __version__ = '0.1.0'

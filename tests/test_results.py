@@ -72,6 +72,13 @@ def test_rows_of_the_papers_tables_cost_what_is_counted(row: dict[str, Any]) -> 
     assert {key: getattr(total, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize('name', read_results()['references'])
+def test_networks_of_mmpretrain_in_the_readmes_table_cost_what_is_counted(name: str) -> None:
+    reference = read_results()['references'][name]
+    total = complexity(load_config(name), tuple(reference['shape'])).total
+    assert {key: getattr(total, key) for key in reference['ours']} == reference['ours']
+
+
 def test_tables_and_metafiles_are_current(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

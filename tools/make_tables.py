@@ -1,12 +1,14 @@
 """Write every table and metafile that says what a network costs and what its paper reports.
 
-The numbers come from mmcontnet/analysis/results.yml. In README.md, docs/ and configs/README.md the
-text between `<!-- begin generated: NAME -->` and `<!-- end generated -->` is replaced;
-configs/metafiles/*.yml are written as a whole. With --check nothing is written, and there is one
-line for each file that is not current.
+The numbers come from mmcontnet/analysis/results.yml, speeds and memory in the README's table from
+docs/throughput.json (tools/plot_throughput.py) and docs/gpu.md. In README.md, docs/ and
+configs/README.md the text between `<!-- begin generated: NAME -->` and `<!-- end generated -->` is
+replaced; configs/metafiles/*.yml are written as a whole. With --check nothing is written, and there
+is one line for each file that is not current.
 """
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -36,8 +38,8 @@ Entry = dict[str, Any]
 Columns = dict[str, Callable[[Entry], str]]
 
 
-def read() -> tuple[dict[str, Entry], list[Entry]]:
-    """Read the families and their configs, with what the configs' names say."""
+def read() -> tuple[dict[str, Entry], list[Entry], list[Entry]]:
+    """Read families, their configs with what the configs' names say, and the references."""
     # Numbers stay strings: a paper's 43.50 keeps its last digit.
     results = yaml.load((ROOT / RESULTS).read_text(), yaml.BaseLoader)
     families, names = results['families'], results['names']
@@ -73,7 +75,7 @@ def read() -> tuple[dict[str, Entry], list[Entry]]:
         for row in (row for rows in content.get('tables', {}).values() for row in rows):
             # Without an option the network is the config's own.
             row.setdefault('ours', configs.get(row.get('config'), {}).get('ours'))
-    return families, list(configs.values())
+    return families, list(configs.values()), list(results['references'].values())
 
 
 def count(entry: Entry, key: str, minus: str = '', paper: bool = True) -> str:
@@ -158,33 +160,51 @@ def table(columns: Columns, entries: Iterable[Entry]) -> str:
     return '\n'.join([rows[0], f'|{rule}|', *rows[1:]])
 
 
-def summary(families: dict[str, Entry], configs: list[Entry]) -> str:
-    """Lay out the README's table: a line for each series of backbones."""
-    series: dict[str, dict[str, Entry]] = {}
-    for entry in (e for e in configs if e['data'] == 'ImageNet-1k' and '_320_' not in e['name']):
-        name = entry['backbone']['name']
-        network = series.setdefault(name.rpartition('-')[0], {}).setdefault(name, entry)
-        top1 = float(entry['paper'].get('top-1', 0))
-        network['best'] = max(network.get('best', 0), top1)  # of the trainings
+def gpu_figures() -> dict[str, tuple[str, str]]:
+    """Read speed and memory of a training step in bf16 from docs/gpu.md, by backbone."""
+    row = r'^\| (\S+) +bf16 +\|(?:[^|]*\|){4} *([\d.]+) *\| *([\d.]+ GiB) *\|$'
+    found = re.findall(row, (ROOT / 'docs/gpu.md').read_text(), re.MULTILINE)
+    return {name: (speed, memory) for name, speed, memory in found}
 
-    def each(cell: Callable[[Entry], str]) -> Callable[[Entry], str]:
-        return lambda line: ', '.join(map(cell, line['networks']))
+
+def summary(families: dict[str, Entry], configs: list[Entry], references: list[Entry]) -> str:
+    """Lay out the README's table: a line for each backbone."""
+    lines = {e['name']: {'ours': e['ours'], 'best': e['top-1'], **e} for e in references}
+    for entry in (e for e in configs if e['data'] == 'ImageNet-1k' and '_320_' not in e['name']):
+        name, top1 = entry['backbone']['name'], entry['paper'].get('top-1', '0')
+        if float(top1) > float(lines.setdefault(name, {'best': '0'})['best']):
+            lines[name] = entry | {'name': name, 'best': top1}
+    gpu = gpu_figures()
+    measured = json.loads((ROOT / 'docs/throughput.json').read_text())['networks']
+    cpu = {entry['name']: f'{entry["speed"]:#.2g}' for entry in measured}
+
+    def what(line: Entry) -> str:
+        network = line.get('backbone')
+        return f"`{network['type']}`, `'{network['arch']}'`" if network else 'mmpretrain'
+
+    def link(line: Entry) -> str:
+        page = 'family' in line and families[line['family']]['page']
+        return f'[{line["name"]}]({page})' if page else line['name']
 
     columns: Columns = {
-        'backbones': lambda line: f'[{line["name"]}]({families[line["family"]]["page"]})',
-        '`type`': lambda line: f'`{line["networks"][0]["backbone"]["type"]}`',
-        '`arch`': each(lambda e: f"`'{e['backbone']['arch']}'`"),
-        'parameters (M)': each(lambda e: count(e, 'parameters', paper=False)[:-1]),
-        'MACs (G)': each(lambda e: count(e, 'multiply_adds', paper=False)[:-1]),
-        'top-1 in the paper': each(lambda e: str(e['best'])),
+        'backbone': link,
+        '`type`, `arch`': what,
+        'parameters': lambda line: count(line, 'parameters', paper=False),
+        'MACs': lambda line: count(line, 'multiply_adds', paper=False),
+        'image size': lambda line: line['shape'][0],
+        'top-1': lambda line: line['best'],
+        'CPU speed': lambda line: cpu.get(line['name'], '-'),
+        'GPU training speed': lambda line: gpu.get(line['name'], '--')[0],
+        'GPU training memory': lambda line: gpu.get(line['name'], '--')[1],
     }
-    lines = [{'name': name, 'networks': list(v.values())} for name, v in series.items()]
-    return table(columns, [line | {'family': line['networks'][0]['family']} for line in lines])
+    return table(columns, lines.values())
 
 
-def tables(families: dict[str, Entry], configs: list[Entry]) -> Iterator[tuple[str, str, str]]:
+def tables(
+    families: dict[str, Entry], configs: list[Entry], references: list[Entry]
+) -> Iterator[tuple[str, str, str]]:
     """Yield page, name and text of every generated table."""
-    yield 'README.md', 'backbones', summary(families, configs)
+    yield 'README.md', 'backbones', summary(families, configs, references)
     for family, content in families.items():
         own = [e for e in configs if e['family'] == family and 'ours' in e]
         page, dense = content['page'], [e for e in own if e['method'] != '-']
@@ -244,9 +264,9 @@ def metafile(family: str, content: Entry, configs: list[Entry], classifiers: boo
 
 def generate() -> dict[Path, str]:
     """Return the whole text of every generated file and of every page with generated parts."""
-    families, configs = read()
+    families, configs, references = read()
     files: dict[Path, str] = {}
-    for page, name, text in tables(families, configs):
+    for page, name, text in tables(families, configs, references):
         path = ROOT / page
         begin, end = f'<!-- begin generated: {name} -->\n', '<!-- end generated -->'
         head, _, rest = (files.get(path) or path.read_text()).partition(begin)

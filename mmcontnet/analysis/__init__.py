@@ -1,1 +1,1 @@
-"""What the tools show of models: counts, times, pictures."""
+"""What the tools call: counts, throughput, receptive fields, predictions and export."""

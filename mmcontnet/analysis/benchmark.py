@@ -122,7 +122,7 @@ def measure_times(
         turns = list(zip(steppers, repeats, samples, strict=True))
         for i in range(settings.rounds):
             report(f'{step}: round {i + 1} of {settings.rounds}')
-            # To and fro: nobody always runs after the same neighbour.
+            # In both directions: no network always runs after the same one.
             for stepper, number, sample in turns if i % 2 == 0 else reversed(turns):
                 sample[step].append(stepper.time(step, number))
     return samples
@@ -202,7 +202,7 @@ def benchmark(
                 steppers[-1].time(step)
         results.append(dict(network=name, **asdict(cost)))
     samples = measure_times(steppers, settings, report)
-    del steppers, network  # make room for the processes that come
+    del steppers, network  # free memory for the processes below
     if settings.device == 'cuda':
         torch.cuda.empty_cache()
     for name, result, sample in zip(names, results, samples, strict=True):

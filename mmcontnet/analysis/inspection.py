@@ -1,4 +1,4 @@
-"""Backbones with their weights, and images as their input, for the tools that look inside."""
+"""Load backbones with weights, and images for them, for tools that look into a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks by name, of this project or of others, for the tools that compare them."""
+"""Build networks by name, of this project or of others, for the tools that compare them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tools share: options, errors, and what they print for people and write for programs."""
+"""What the tools share: options, one-line errors, tables and JSON files."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from ..errors import UserError, WeightMismatchError
 def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
     """Build the model without memory, and check its initialisation and pretrained backbone.
 
-    - All weights of a backbone of this project must be in the file.
-    - One of another package that loads weights as mmengine does must find half of its weights
-      there: it may have layers that are not pretrained.
-    - Of any other, only the file is read: it may take weights in a form of its own.
+    - For a backbone of this project, the file must have all weights.
+    - For one of another package that loads weights as mmengine does, it must have at least half of
+      them: some layers may not be pretrained.
+    - For any other, the file must only be readable: how it is used is not known.
 
     Args:
         cfg: The whole config.

@@ -1,4 +1,4 @@
-"""Check COCO's JSON: what mmdet cannot load, misunderstands, leaves out or takes as it is."""
+"""Check COCO's JSON: what mmdet cannot load, misunderstands, skips or uses unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong or odd in data: how it is told."""
+"""Errors and warnings about data, and how they are reported."""
 
 from __future__ import annotations
 

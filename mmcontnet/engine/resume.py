@@ -1,4 +1,4 @@
-"""Find and check the checkpoint from which a run is resumed, and do what it lacks."""
+"""Find and check the checkpoint that a run resumes from, and run a validation that it missed."""
 
 from __future__ import annotations
 

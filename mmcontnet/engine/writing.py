@@ -1,4 +1,4 @@
-"""Checkpoints that are intact wherever the run is killed, and when the disk is full."""
+"""Write checkpoints that stay intact if the run is killed or the disk is full."""
 
 from __future__ import annotations
 

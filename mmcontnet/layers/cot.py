@@ -46,7 +46,7 @@ class _GroupNorm(nn.GroupNorm):
     """GroupNorm whose output, and whose gradient, are contiguous.
 
     PyTorch's kernels for channels-last take up to ten times as long on a CPU where groups have as
-    few channels as here, far longer than a copy; local aggregation takes weights as they come.
+    few channels as here, far longer than a copy; local aggregation takes weights in any layout.
     """
 
     def forward(self, x: Tensor) -> Tensor:

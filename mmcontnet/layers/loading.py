@@ -1,4 +1,4 @@
-"""Layers that adapt the weights of a checkpoint to themselves."""
+"""Layers that adapt the weights of a checkpoint, such as those of another image size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class AdaptiveLoading(nn.Module):
-    """Mixin of a layer whose checkpoints may be of another shape, or lack it."""
+    """Mixin of layers whose weights may have another shape in a checkpoint, or be missing."""
 
     def adapt_weights(self, weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Return what the layer loads in place of, or besides, the weights of a checkpoint.
+        """Return tensors that replace, or are added to, the weights of a checkpoint.
 
-        ``load_state_dict`` asks for it. What compares a checkpoint with a network before it loads
-        it asks first.
+        ``load_state_dict`` calls this, and so does code that compares a checkpoint with a network
+        without loading it.
 
         Args:
             weights: The checkpoint's tensors by name; not changed.

@@ -1,4 +1,4 @@
-"""What networks with the frame of ResNet have in common: CoTNet and ACmix in its ResNet host."""
+"""Parts of ResNet that CoTNet and ResNet-ACmix share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the classifiers of one family need between backbone and head."""
+"""Necks between backbone and head of classifiers, each for one family."""
 
 from .cmt import CMTNeck
 from .cotnet import CoTNetNeck

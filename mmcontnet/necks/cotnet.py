@@ -1,4 +1,4 @@
-"""What CoTNet's classifier has between backbone and linear layer (CoTNet, section 4.1)."""
+"""Neck of CoTNet's classifier, between backbone and linear layer (CoTNet, section 4.1)."""
 
 from __future__ import annotations
 

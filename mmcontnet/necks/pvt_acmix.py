@@ -1,4 +1,4 @@
-"""What PVT-ACmix's classifier has between the backbone and its linear layer."""
+"""Neck of PVT-ACmix's classifier, between backbone and linear layer."""
 
 from __future__ import annotations
 

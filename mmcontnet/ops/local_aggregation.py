@@ -1,4 +1,4 @@
-"""Local aggregation: a convolution with kernels of their own for every pixel (CoTNet, section 3.2).
+"""Local aggregation: a convolution with another kernel at every pixel (CoTNet, section 3.2).
 
 Three implementations, all of which sum in fp32 (fp64 for fp64 inputs):
 

@@ -1,4 +1,4 @@
-"""BatchNorm and the convolution after it, as CMT's feed-forward network has them twice."""
+"""BatchNorm followed by a convolution, twice in CMT's feed-forward network."""
 
 from __future__ import annotations
 

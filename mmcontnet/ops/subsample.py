@@ -1,4 +1,4 @@
-"""What comes before the 1x1 convolution of a shortcut that strides."""
+"""Subsampling before the 1x1 convolution of a shortcut with a stride."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an author's checkpoint file to one that mmpretrain and mmdet load strictly."""
+"""Convert an author's checkpoint file to one that mmpretrain and mmdet load strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tensors of an author's checkpoint get our names, and tell which network they are of."""
+"""Map the tensors of an author's checkpoint to our names, and recognise its network."""
 
 from __future__ import annotations
 
