@@ -61,6 +61,7 @@ setup(
         'dev': [
             *EXPORT,
             'hypothesis',
+            'lightning',
             'mypy',
             'pytest',
             'pytest-xdist',

@@ -29,7 +29,7 @@ from pathlib import Path
 
 MODULES = ['torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']  # and torch
 DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy', 'onnxruntime', 'onnxscript']
-DEV_MODULES += ['cityscapesscripts', 'modelindex']
+DEV_MODULES += ['cityscapesscripts', 'lightning', 'modelindex']
 UPSTREAM_MODULES = ['mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
