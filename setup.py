@@ -10,6 +10,12 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 (VERSION,) = re.findall(r"__version__ = '(.+)'", (ROOT / 'mmcontnet/version.py').read_text())
 MIM = ('configs', 'model-index.yml', 'tools')
+PAPERS = {
+    'ConTNet (paper)': 'https://arxiv.org/abs/2104.13497',
+    'CMT (paper)': 'https://arxiv.org/abs/2107.06263',
+    'CoTNet (paper)': 'https://arxiv.org/abs/2107.12292',
+    'ACmix (paper)': 'https://arxiv.org/abs/2111.14556',
+}
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']  # of tools/export_onnx.py
 
 
@@ -45,7 +51,20 @@ setup(
     description='ConTNet, CMT, CoTNet and ACmix backbones for OpenMMLab 2.x',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
-    keywords=['object detection', 'semantic segmentation', 'backbone', 'OpenMMLab', 'transformer'],
+    project_urls=PAPERS,
+    keywords=[
+        'ACmix',
+        'CMT',
+        'ConTNet',
+        'CoTNet',
+        'OpenMMLab',
+        'PyTorch',
+        'backbone',
+        'image classification',
+        'object detection',
+        'semantic segmentation',
+        'vision transformer',
+    ],
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['mmcontnet', 'mmcontnet.*']),
@@ -62,6 +81,7 @@ setup(
         'dev': [
             *EXPORT,
             'hypothesis',
+            'lightning',
             'mypy',
             'pytest',
             'pytest-xdist',
@@ -72,9 +92,14 @@ setup(
     },
     classifiers=[
         'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
     ],
 )

@@ -12,7 +12,7 @@ from mmcontnet.analysis.results import read_results
 from mmcontnet.engine import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', ROOT / 'configs/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [*ROOT.glob('*.md'), ROOT / 'configs/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 every_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

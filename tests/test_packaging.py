@@ -9,6 +9,8 @@ import subprocess
 import sys
 import venv
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ import yaml
 
 from mmcontnet import __version__
 from mmcontnet.analysis.results import read_results
+
+from .integration.data import make_class_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ['setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'CHANGELOG.md']
@@ -54,6 +58,13 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
+def metadata_of(wheel: Path) -> Message:
+    """What an index shows of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
+        return message_from_bytes(archive.read(name))
+
+
 def build_wheel(source: Path, folder: Path) -> Path:
     """Build the wheel of a checkout or an sdist."""
     run(*PIP, 'wheel', *BUILD, '-w', folder, source, cwd=folder.parent)
@@ -64,7 +75,13 @@ def build_wheel(source: Path, folder: Path) -> Path:
 def test_wheel_and_sdist_hold_package_configs_metafiles_tools_and_licence(
     checkout: Path, tmp_path: Path
 ) -> None:
-    names = set(zipfile.ZipFile(build_wheel(checkout, tmp_path / 'wheel')).namelist())
+    wheel = build_wheel(checkout, tmp_path / 'wheel')
+    names = set(zipfile.ZipFile(wheel).namelist())
+    metadata = metadata_of(wheel)
+    assert metadata['Description-Content-Type'] == 'text/markdown'
+    assert 'Typing :: Typed' in metadata.get_all('Classifier') and 'mmcontnet/py.typed' in names
+    urls = [line.partition(', ')[2] for line in metadata.get_all('Project-URL')]
+    assert set(urls) >= {family['url'] for family in read_results()['families'].values()}
     mim = files_below('configs') | files_below('tools') | {'model-index.yml'}
     for name in ('make_tables.py', 'plot_throughput.py'):  # write pages that are not in the package
         mim.remove(f'tools/{name}')
@@ -153,6 +170,12 @@ def test_installed_wheel_serves_the_inferencers_outside_the_repository(
     # With its dependencies, which are there.
     run(*PIP, '--python', python, 'install', '--no-index', wheel, cwd=tmp_path, PYTHONPATH='')
     run(python, '-c', USE, cwd=outside, PYTHONPATH='')
+    make_class_folders(outside / 'data/digits')
+    small = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.head.num_classes=2']
+    small += ['data_preprocessor.num_classes=2', 'default_hooks.logger.interval=1']
+    train = [packages / 'mmcontnet/.mim/tools/train.py', 'cont_ti_3e_digits', '--work-dir', 'run']
+    run(python, *train, '--cfg-options', *small, cwd=outside, PYTHONPATH='')
+    assert (outside / 'run/epoch_1.pth').exists()
     result = json.loads((outside / 'result.json').read_text())
     assert str(ROOT) not in result['path']
     assert result['found'] == [str(packages / 'mmcontnet')] * 2

@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,18 @@ class Environment(setup_env.Environment):
         torch, mmcv = self.installed
         if '-m venv' in text:
             torch = mmcv = ''
+        elif 'pip download' in text:
+            sources = Path(str(command[-1]), 'mmcv-1', 'mmcv/ops/csrc/pytorch')
+            sources.mkdir(parents=True)
+            for name in ('nms', 'pybind', 'psamask', 'roi_align'):
+                (sources / f'{name}.cpp').touch()
+            archive = sources.parents[3].with_name('mmcv-1')
+            shutil.make_archive(str(archive), 'gztar', archive.parent, 'mmcv-1')
+            shutil.rmtree(archive)
         elif 'pip wheel' in text:
+            (source,) = (part for part in command if str(part).endswith('mmcv-1'))
+            sources = source.glob('mmcv/ops/csrc/pytorch/*.cpp')
+            self.compiled = {path.name: path.read_text() for path in sources}
             Path(str(command[-1])).mkdir()
             Path(str(command[-1]), 'mmcv.whl').write_text(torch)
         elif text.endswith('.whl'):
@@ -66,6 +78,12 @@ def steps(root: Path) -> list[str]:
     environment.calls = []
     environment.ensure()
     assert environment.probe(environment.modules)[0] == ''
+    if hasattr(environment, 'compiled'):  # each source once
+        assert environment.compiled == {
+            'joined_0.cpp': '#include "nms.inc"\n#include "roi_align.inc"\n',
+            'joined_1.cpp': '#include "psamask.inc"\n',
+            'pybind.cpp': '',
+        }
     return [step for step in STEPS if any(step in call for call in environment.calls)]
 
 

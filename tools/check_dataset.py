@@ -4,9 +4,7 @@ All images and label maps are loaded, as in training. What training skips or use
 boxes that stick out of their image, is counted in a warning and is no error.
 """
 
-import io
 import os
-from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmcontnet.analysis import report
@@ -14,6 +12,7 @@ from mmcontnet.builders import build_model, quiet
 from mmcontnet.engine import (
     ConfigOptions,
     check_data,
+    import_datasets,
     load_config,
     report_issues,
     validate_datasets,
@@ -44,11 +43,11 @@ def main() -> None:
         for split in splits or SPLITS[:1]:
             if not cfg.get(f'{split}_dataloader'):
                 raise UserError(f'config {args.config!r} has no {split}_dataloader')
-        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
-            check_data(cfg, splits)
-            with quiet():
-                model = build_model(cfg, meta=True) if cfg.get('model') else None
-            issues = validate_datasets(cfg, splits, args.workers, model=model)
+        import_datasets(cfg)
+        check_data(cfg, splits)
+        with quiet():
+            model = build_model(cfg, meta=True) if cfg.get('model') else None
+        issues = validate_datasets(cfg, splits, args.workers, model=model)
         errors = report_issues(issues)
         if args.json:
             content = {key: [issue._asdict() for issue in found] for key, found in issues.items()}

@@ -13,7 +13,7 @@ from mmcontnet.analysis import report
 from mmcontnet.analysis.inspection import SUFFIXES, find_images
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.prediction import Predictor, describe
-from mmcontnet.engine import load_config
+from mmcontnet.engine import import_datasets, load_config
 from mmcontnet.errors import UserError
 from mmcontnet.output import check_out
 
@@ -39,6 +39,7 @@ def main() -> None:
     with report.quiet_tool('demo.py'):
         images = find_images([args.image])
         cfg = load_config(args.config)
+        import_datasets(cfg)
         out = args.out or args.image.with_name(f'{args.image.stem}_demo{args.image.suffix}')
         if out.resolve() == args.image.resolve():
             raise UserError('--out must not be IMAGE itself')

@@ -36,7 +36,7 @@ from mmcontnet.analysis.receptive_field import (
     receptive_fields,
 )
 from mmcontnet.builders import network_errors
-from mmcontnet.engine import load_config
+from mmcontnet.engine import import_datasets, load_config
 from mmcontnet.output import check_out
 
 
@@ -68,6 +68,7 @@ def measure(
     torch.manual_seed(0)
     device = report.check_device(args.device)
     backbone = build_backbone(cfg, checkpoint or None, args.stages).to(device)
+    import_datasets(cfg)
     read = image_reader(cfg)
     images = [to_input(cut_square(read(file), args.size), cfg).to(device) for file in files]
     images = list(islice(cycle(images), args.count))

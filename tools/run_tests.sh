@@ -3,6 +3,7 @@
 #
 #   tools/run_tests.sh                        everything, as CI does
 #   tools/run_tests.sh -m "not slow"          what takes some 5 minutes on two cores
+#   tools/run_tests.sh --lint                 lint and types alone
 #   tools/run_tests.sh tests/test_x.py -k y   what pytest selects by `tests/test_x.py -k y`
 #   tools/run_tests.sh --upstream [...]       the same with upstream's mmengine 0.10.7, mmcv-lite 2.1.0
 #                                             and torch 2.4: without arguments, what needs no more
@@ -28,11 +29,12 @@ if [ "${1-}" = --upstream ]; then
     fi
 else
     source tools/_env.sh --dev
-    if [ $# -eq 0 ]; then
+    if [ $# -eq 0 ] || [ "$1" = --lint ]; then
         "$PYTHON" -m ruff check .
         "$PYTHON" -m ruff format --check .
         "$PYTHON" -m mypy mmcontnet
     fi
+    [ "${1-}" != --lint ] || exit 0
 fi
 
 # Two processes, and no more threads than cores in all.

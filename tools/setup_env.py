@@ -29,7 +29,7 @@ from pathlib import Path
 
 MODULES = ['torchvision', 'mmengine', 'mmcv._ext', 'mmdet', 'mmseg', 'mmpretrain']  # and torch
 DEV_MODULES = ['pytest', 'xdist', 'hypothesis', 'ruff', 'mypy', 'onnxruntime', 'onnxscript']
-DEV_MODULES += ['cityscapesscripts', 'modelindex']
+DEV_MODULES += ['cityscapesscripts', 'lightning', 'modelindex']
 UPSTREAM_MODULES = ['mmengine', 'mmcv', 'pytest', 'xdist', 'hypothesis']
 NEEDED_GB = 10  # torch brings CUDA's libraries
 WHEELS = Path.home() / '.cache/mmcontnet/wheels'
@@ -77,6 +77,18 @@ def check_compiler(device: str) -> None:
     }
     if missing := [what for what, there in found.items() if not there]:
         raise SetupError(f'cannot compile mmcv: there is no {missing[0]}')
+
+
+def join_sources(folder: Path) -> None:
+    """Have mmcv's interface files, but for the largest, compiled as two.
+
+    Nearly all of the time that one takes is for torch's headers, which each of them includes.
+    """
+    files = sorted(path for path in folder.glob('*.cpp') if path.name != 'pybind.cpp')
+    for i in (0, 1):
+        parts = [path.rename(path.with_suffix('.inc')) for path in files[i::2]]
+        text = ''.join(f'#include "{path.name}"\n' for path in parts)
+        (folder / f'joined_{i}.cpp').write_text(text)
 
 
 class Environment:
@@ -205,8 +217,15 @@ class Environment:
         # pip's own cache must stay out of it: its wheels are keyed by the sdist, not by torch.
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
         with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
-            wheel = ['wheel', *options, '-r', self.mmcv_txt, '-w', Path(folder, 'wheel')]
-            self.run(self.python, '-m', 'pip', *wheel, env=env)
+            pip = [self.python, '-m', 'pip']
+            source = ['-r', self.mmcv_txt]
+            if device == 'cpu':  # with CUDA, other files take most of the time
+                self.run(*pip, 'download', '-q', *options, *source, '-d', folder, env=env)
+                (sdist,) = Path(folder).glob('*.tar.gz')
+                shutil.unpack_archive(sdist, folder)
+                source = [sdist.with_name(sdist.name.removesuffix('.tar.gz'))]
+                join_sources(source[0] / 'mmcv/ops/csrc/pytorch')
+            self.run(*pip, 'wheel', *options, *source, '-w', Path(folder, 'wheel'), env=env)
             if not kept.exists():  # or another repository's set-up was faster
                 Path(folder, 'wheel').rename(kept)
         self.pip(*install, *kept.glob('*.whl'))

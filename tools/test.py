@@ -16,6 +16,7 @@ from mmcontnet.engine import (
     check_data,
     check_model,
     check_problem,
+    import_datasets,
     is_first_process,
     load_config,
     parse_run_args,
@@ -93,6 +94,7 @@ def use_tta(cfg: Config) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options that change it."""
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    import_datasets(cfg)
     cfg.load_from = args.checkpoint
     # The checkpoint holds all weights: those of ImageNet need not be there any more.
     if isinstance(backbone := (cfg.get('model') or {}).get('backbone'), dict):

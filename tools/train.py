@@ -18,6 +18,7 @@ from mmcontnet.engine import (
     check_model,
     check_problem,
     find_resume_point,
+    import_datasets,
     is_first_process,
     load_config,
     number_of_processes,
@@ -73,6 +74,7 @@ def parse_args() -> argparse.Namespace:
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options that change it."""
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    import_datasets(cfg)
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch sees none')

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +60,10 @@ def check_device(device: str | None) -> str:
 
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
-    """Run a tool: users' mistakes end it with one line, and mmengine logs errors only."""
+    """Run a tool: users' mistakes end it with one line, and OpenMMLab's packages say no more."""
     MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
-    with exit_on_user_error(name):
+    with exit_on_user_error(name), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', module='mm(cv|det|engine|pretrain|seg)')
         yield
 
 

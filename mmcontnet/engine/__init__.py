@@ -3,7 +3,7 @@
 from .checks import check_data, check_load_from, check_model, odd_settings
 from .compilation import CompileHook
 from .components import build_optimization, check_components
-from .config import ConfigOptions, load_config
+from .config import ConfigOptions, import_datasets, load_config
 from .datasets import check_problem, validate_datasets
 from .distributed import is_first_process, number_of_processes, process_group
 from .issues import report_issues
@@ -22,6 +22,7 @@ __all__ = [
     'check_model',
     'check_problem',
     'find_resume_point',
+    'import_datasets',
     'is_first_process',
     'load_config',
     'number_of_processes',

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -126,6 +128,17 @@ def load_config(
                 loader.setdefault('pin_memory', True)
                 loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
     return cfg
+
+
+def import_datasets(cfg: Config) -> None:
+    """Import the data sets of a config's scope without what that prints.
+
+    onedl's packages try to import data sets of a package called onedl, and tell that they could not
+    by mmengine's ``print_log`` with no logger, which no log level or filter can stop.
+    """
+    # A package that is missing or broken is told by what needs it.
+    with redirect_stdout(io.StringIO()), suppress(ImportError):
+        import_module(f'{cfg.get("default_scope")}.datasets')
 
 
 def _check_kinds(cfg: Config) -> None:

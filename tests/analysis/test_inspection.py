@@ -1,5 +1,6 @@
 """Backbones with their weights, and photographs as their input: mmcontnet.analysis.inspection."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from mmcontnet.analysis.inspection import (
     to_input,
     to_picture,
 )
-from mmcontnet.analysis.report import replacing
+from mmcontnet.analysis.report import quiet_tool, replacing
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
@@ -145,3 +146,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(path) as partial:
         partial.write_text('whole')
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_warnings_of_packages_stay_out_of_a_tools_output_and_others_do_not() -> None:
+    with warnings.catch_warnings(record=True) as shown, quiet_tool('demo.py'):
+        for module in ('mmseg.models.losses', 'mmengine', 'mmcontnet.checkpoint', 'configs'):
+            warnings.warn_explicit('text', UserWarning, f'{module}.py', 1, module)
+    assert [warning.filename for warning in shown] == ['mmcontnet.checkpoint.py', 'configs.py']
