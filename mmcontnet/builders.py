@@ -52,6 +52,8 @@ def network_errors(what: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     text = ' '.join(str(error).strip().partition('\n')[0].split())
+    if not text and (frames := traceback.extract_tb(error.__traceback__)):
+        text = frames[-1].line or ''  # what was asserted
     return f'{type(error).__name__}: {text}'
 
 
@@ -116,11 +118,11 @@ def check_arguments(
         added: What its builder adds or takes away; None if the config need not have any argument.
 
     Raises:
-        UserError: For an argument that is not accepted, or one that is missing.
+        UserError: For an argument that is not accepted or is misspelt, or one that is missing.
     """
     given, others = set(config) - {'type', '_scope_'}, set(added or ())
     try:
-        accepted, required = _arguments(found)
+        accepted, required, others_too = _arguments(found)
     except ValueError:  # of what is written in C
         return
     name = getattr(found, '__name__', config.get('type'))
@@ -129,9 +131,13 @@ def check_arguments(
         if isinstance(value := config.get(argument), str):
             wanted = ' or '.join(kind.__name__ for kind in kinds)
             raise UserError(f'{key}: {argument} of {name} must be {wanted}, got {value!r:.100}')
-    if accepted is not None and (unknown := sorted(given.difference(accepted, others))):
+    unknown = sorted(given.difference(accepted, others))
+    if unknown and not others_too:
         takes = ', '.join(argument for argument in accepted if argument not in others) or 'none'
         raise UserError(f'{key}: {name} has no argument {", ".join(unknown)}; it takes {takes}')
+    for argument in unknown:  # somebody may take it, but rather not what is misspelt
+        if close := difflib.get_close_matches(argument, {*accepted} - given, 1, 0.8):
+            raise UserError(f'{key}: {name} has no argument {argument}; did you mean {close[0]}?')
     if added is not None and (missing := [r for r in required if r not in given | others]):
         raise UserError(f'{key}: {name} needs {", ".join(missing)}')
 
@@ -147,8 +153,8 @@ def _numbers(found: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     return numbers
 
 
-def _arguments(found: Callable[..., Any]) -> tuple[list[str] | None, list[str]]:
-    """Return the arguments that can be given by name, None for any, and those that must be."""
+def _arguments(found: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
+    """Return the arguments with names, those that must be given, and whether others can be."""
     functions: list[Any] = [found]
     if inspect.isclass(found):
         inits = [vars(c)['__init__'] for c in found.__mro__[:-1] if '__init__' in vars(c)]
@@ -163,10 +169,10 @@ def _arguments(found: Callable[..., Any]) -> tuple[list[str] | None, list[str]]:
             required = [p.name for p in named if p.default is p.empty]
         rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         if rest is None:
-            return accepted, required
+            return accepted, required, False
         if not inspect.isclass(found) or not _hands_on(inits[i] if inits else None, rest):
             break
-    return None, required
+    return accepted, required, True
 
 
 def _hands_on(init: Any, rest: str) -> bool:

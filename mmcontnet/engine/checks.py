@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, WEIGHT_INITIALIZERS
 from torch import nn
 
+from ..analysis.inspection import image_channels
 from ..backbones.base import HybridBackbone
-from ..builders import build_model, check_arguments, find_type, leaf_datasets, quiet
+from ..builders import (
+    build_model,
+    check_arguments,
+    find_type,
+    leaf_datasets,
+    network_errors,
+    quiet,
+)
 from ..checkpoint import load_checkpoint, load_weights, read_checkpoint, read_weights
 from ..errors import UserError, WeightMismatchError
 
+#: Of the common classes of models, the heads that take the maps of backbone and neck.
+_HEADS = {
+    'ImageClassifier': ('head',),
+    'EncoderDecoder': ('decode_head', 'auxiliary_head'),
+    'SingleStageDetector': ('bbox_head',),
+    'TwoStageDetector': ('rpn_head',),
+}
+
+#: In what PyTorch, Python and assertions say where maps are too few or of other channels.
+_ABOUT_SHAPES = re.compile(r'\bchannels?\b|shapes cannot be multiplied|\bindex\b|\blen\(')
+
 
 def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
-    """Build the model without memory, and check its initialisation and pretrained backbone.
+    """Build the model without memory, and check its parts, initialisation and pretrained backbone.
 
     - For a backbone of this project, the file must have all weights.
     - For one of another package that loads weights as mmengine does, it must have at least half of
@@ -34,11 +56,13 @@ def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
         The model, on the meta device.
 
     Raises:
-        UserError: If it cannot be built, or pretrained weights are missing.
+        UserError: If it cannot be built, its parts do not fit each other, or pretrained weights are
+            missing.
         WeightMismatchError: For pretrained weights that do not fit.
     """
     with quiet():
         model = build_model(cfg, meta=True)
+        _check_parts(model)
     for name, module in model.named_modules():
         for key, init in _init_cfgs(f'model.{name}'.rstrip('.'), module):
             own = isinstance(init, Mapping) and type(module).init_weights != BaseModule.init_weights
@@ -55,6 +79,36 @@ def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
                 if not allow_missing:
                     raise
     return model
+
+
+@torch.no_grad()
+def _check_parts(model: Any) -> None:
+    """Check that neck and heads take the maps of what comes before them."""
+    names = [base.__name__ for base in type(model).__mro__]
+    if not (heads := next((_HEADS[name] for name in names if name in _HEADS), ())):
+        return
+    model = copy.deepcopy(model).eval()
+    # All strides and windows divide these; classifiers may take images of one size only.
+    side = 224 if 'head' in heads else 896
+    try:
+        maps = model.backbone(torch.zeros(1, image_channels(model), side, side, device='meta'))
+    except Exception:  # of one that takes another size, or needs numbers, nothing is known
+        return
+    for name in ('neck', *heads):
+        part: Any = getattr(model, name, None)
+        modules = [*part] if isinstance(part, nn.ModuleList) else [part] * (part is not None)
+        for module in modules:
+            parameters = inspect.signature(module.forward).parameters.values()
+            if sum(p.default is p.empty and p.kind != p.VAR_KEYWORD for p in parameters) != 1:
+                return  # it wants more than maps
+            try:
+                with network_errors(f'model.{name} does not fit what it gets'):
+                    out = module(maps)
+            except UserError as error:
+                if _ABOUT_SHAPES.search(str(error)):
+                    raise
+                return  # it needs numbers, or a GPU
+            maps = out if name == 'neck' else maps
 
 
 def _init_cfgs(key: str, module: Any) -> Iterator[tuple[str, Any]]:

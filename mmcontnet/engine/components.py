@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import (
     DATA_SAMPLERS,
@@ -18,6 +20,7 @@ from mmengine.registry import (
     LOOPS,
     METRICS,
     MODEL_WRAPPERS,
+    MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
@@ -28,6 +31,8 @@ from mmengine.registry import (
     VISUALIZERS,
     Registry,
 )
+from mmengine.runner import Priority, Runner, get_priority
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -52,6 +57,8 @@ _RULES: dict[str, tuple[Registry, Collection[str] | None]] = {
 #: What the runner takes out of a data loader's arguments.
 _OWN = ('num_batch_per_epoch', 'disable_subprocess_warning')
 
+#: Arguments of metrics that have them read or make files.
+_FILES = ('ann_file', 'output_dir')
 #: For schedulers over epochs, before the data are read.
 _EPOCH_LENGTH = 10**6
 
@@ -94,6 +101,10 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
     _check('log_processor', processor, LOG_PROCESSORS)
     _check('model_wrapper_cfg', cfg.get('model_wrapper_cfg'), MODEL_WRAPPERS, None)
     find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
+    check_arguments(Runner.set_randomness, cfg.get('randomness') or {}, 'randomness', None)
+    level = cfg.get('log_level') or 'INFO'
+    if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
+        raise UserError(f'log_level must be DEBUG, INFO, WARNING or ERROR, got {level!r:.100}')
 
 
 def _check_loader(key: str, loader: Mapping[str, Any]) -> None:
@@ -118,10 +129,32 @@ def _check(key: str, config: Any, registry: Registry, added: Collection[str] | N
     elif registry is TRANSFORMS:
         build(registry, config, key)  # they may hold others
     else:
-        check_arguments(find_type(registry, config, key), config, key, added)
+        found = find_type(registry, config, key)
+        check_arguments(found, config, key, added)
         for name, inner in config.items():
             if name in _RULES:
                 _check(f'{key}.{name}', inner, *_RULES[name])
+        if registry is METRICS:
+            build(registry, {k: v for k, v in config.items() if k not in _FILES}, key)
+        elif registry is HOOKS:
+            _check_hook(key, config)
+
+
+def _check_hook(key: str, config: Mapping[str, Any]) -> None:
+    """Build a hook, and check what it uses later only."""
+    Visualizer.get_instance('checks')  # some look for the one of their run
+    hook = build(HOOKS, {k: v for k, v in config.items() if k != 'priority'}, key)
+    try:
+        get_priority(config.get('priority', 'NORMAL'))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{key}.priority must be one of {", ".join(Priority.__members__)} or a '
+            f'number from 0 to 100, got {config["priority"]!r:.100}'
+        ) from error
+    if isinstance(hook, EMAHook):
+        build(MODELS, hook.ema_cfg, key, model=nn.Identity())
+    elif isinstance(hook, CheckpointHook):
+        check_arguments(Runner.save_checkpoint, hook.args, key, None)
 
 
 @quiet()

@@ -203,9 +203,15 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
         with redirect_stdout(io.StringIO()):  # pycocotools prints
             dataset.full_init()
         if not is_coco:
-            infos = map(dataset.get_data_info, range(len(dataset)))
+            infos = (_info_of(dataset, index) for index in range(len(dataset)))
             images = {str(info['img_path']) for info in infos if 'img_path' in info}
     return _Data(dataset, classes, images, file)
+
+
+def _info_of(dataset: Any, index: int) -> dict[str, Any]:
+    """Return what is known of a sample; mmpretrain's MultiTaskDataset has only a list of that."""
+    read = getattr(dataset, 'get_data_info', None) or dataset.data_list.__getitem__
+    return dict(read(index))
 
 
 def _is_coco(dataset: Any) -> bool:
@@ -353,9 +359,11 @@ class _Samples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[list[Issue], Counter[int]]:
-        info = dict(self.dataset.get_data_info(index))
+        info = _info_of(self.dataset, index)
         labels = Counter(i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i)
-        labels.update(np.atleast_1d(info.get('gt_label', [])).tolist())
+        label = info.get('gt_label', [])
+        # Of several tasks each has classes of its own.
+        labels.update(np.atleast_1d([] if isinstance(label, Mapping) else label).tolist())
         found = []
         for label in labels:
             if not 0 <= label < self.num_classes:

@@ -1,6 +1,7 @@
 """What the checks refuse is in tests/integration/test_mistakes.py; here, what they must not."""
 
 import re
+from ast import literal_eval
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,7 @@ def test_data_of_other_backends_are_left_to_them() -> None:
 
 RETINANET = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
 DATASET = 'train_dataloader.dataset'
+GETS = 'does not fit what it gets: '
 MISTAKES = {
     # What is no config.
     'model': (5, 'must be of type dict, got 5'),
@@ -205,8 +207,10 @@ MISTAKES = {
     'model.backbone.init_cfg': (5, 'must be a dict with a type, got 5'),
     f'{DATASET}.pipeline': (5, 'must be a dict with a type, got 5'),
     'optim_wrapper.optimizer': (5, 'must be a dict with a type, got 5'),
-    'custom_hooks': (5, 'must be of type list or tuple, got 5'),
     'val_evaluator': (5, 'must be of type dict or list or tuple, got 5'),
+    # What does not fit what is before it.
+    'model.neck.in_channels': ([1, 2, 3], f'{GETS}RuntimeError: Invalid channel dimensions'),
+    'model.neck.out_channels': (8, f'.bbox_head {GETS}RuntimeError: '),
     # Types.
     'model.neck.type': ('FPNN', "no 'FPNN' is registered as model; did you mean FPN"),
     'model.train_cfg.assigner.type': ('None', "no 'None' is registered as task util"),
@@ -236,6 +240,13 @@ MISTAKES = {
     'optim_wrapper.optimizer.rate': (1, 'SGD has no argument rate; it takes params, lr'),
     'optim_wrapper.optimizer.lr': (-1, 'SGD: ValueError: Invalid learning rate: -1'),
     'param_scheduler.0.start_factor': (7, 'LinearLR: ValueError: Starting multiplicative factor'),
+    'val_evaluator.metric': ('box', "CocoMetric: KeyError: \"metric should be one of 'bbox'"),
+    'default_hooks.checkpoint.intervall': (5, 'save_checkpoint has no argument intervall; it'),
+    'default_hooks.checkpoint.save_best': (5, 'CheckpointHook: AssertionError: "save_best" should'),
+    'default_hooks.timer.priority': ('HIGHST', 'must be one of HIGHEST, VERY_HIGH, HIGH, '),
+    'custom_hooks': ([dict(type='EMAHook', momentm=0.1)], '.0: ExponentialMovingAverage has no'),
+    'randomness.sed': (1, 'set_randomness has no argument sed; it takes seed, diff_rank_seed'),
+    'log_level': ('INFOO', "must be DEBUG, INFO, WARNING or ERROR, got 'INFOO'"),
     'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
     'train_cfg.max_epochs': ('abc', "max_epochs of EpochBasedTrainLoop must be int, got 'abc'"),
     'train_cfg.epochs': (5, 'EpochBasedTrainLoop has no argument epochs; it takes max_epochs'),
@@ -262,6 +273,31 @@ def test_mistakes_are_told_with_their_key(option: str) -> None:
     assert str(error.value).removeprefix(key).lstrip(': ').startswith(message)
 
 
+@pytest.mark.parametrize(
+    ('config', 'option', 'part'),
+    [
+        pytest.param(
+            *('upernet_cmt_s_160k_ade20k', 'auxiliary_head.in_index=9', 'auxiliary_head'),
+            marks=pytest.mark.slow,
+        ),
+        ('cont_s_8xb64_in1k', 'head.in_channels=7', 'head'),
+        ('faster_rcnn_cont_m_fpn_1x_coco', 'rpn_head.in_channels=7', 'rpn_head'),
+    ],
+)
+def test_heads_take_what_comes_before_them(config: str, option: str, part: str) -> None:
+    key, value = option.split('=')
+    with pytest.raises(UserError, match=rf'^model\.{part} {GETS}\w+Error: .'):
+        check_all(ROOT / f'configs/{config}.py', {f'model.{key}': literal_eval(value)})
+
+
+def test_parts_that_cannot_be_tried_are_accepted() -> None:
+    cfg = load_config('mmpretrain::mlp_mixer/mlp-mixer-base-p16_64xb64_in1k.py')
+    cfg.model.backbone.img_size = 192
+    check_model(cfg)
+    for name in ('dyhead/atss_r50_fpn_dyhead', 'vfnet/vfnet_r50_fpn'):  # have layers in mmcv
+        check_model(load_config(f'mmdet::{name}_1x_coco.py', {'model.backbone.init_cfg': None}))
+
+
 class Base:
     def __init__(self, a: int, b: int = 0) -> None: ...
 
@@ -277,7 +313,7 @@ class Keeps(Base):
         super().__init__(**kwargs)
 
 
-def function(a: int, **kwargs: Any) -> None: ...
+def function(a: int, size: int = 0, **kwargs: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -288,6 +324,7 @@ def function(a: int, **kwargs: Any) -> None: ...
         (HandsOn, dict(c=1), dict(a=1)),
         (Keeps, dict(c=1, d=1, e=1), None),
         (function, dict(a=1, d=1), dict(d=1)),
+        (function, dict(a=1, height=1), dict(a=1, siize=1)),  # which is misspelt
         (partial(function, a=1), dict(d=1), None),
         (dict, dict(a=1), None),
     ],

@@ -274,6 +274,12 @@ def test_data_sets_of_other_forms_are_checked(tmp_path: Path) -> None:
     issues = issues_of(dataset, nn.ModuleDict(dict(head=Head(2))))
     assert [issue.category for issue in issues] == ['labels out of range', 'missing images']
 
+    # Each task has a label of its own.
+    entries[0].update(gt_label=dict(kind=1, colour=2))
+    (tmp_path / 'list.json').write_text(json.dumps(dict(data_list=entries)))
+    issues = issues_of({**dataset, 'type': 'MultiTaskDataset'})
+    assert [issue.category for issue in issues] == ['missing images']
+
     (tmp_path / 'list.txt').write_text('')
     issues = issues_of(class_folders(tmp_path, ann_file='list.txt'))
     assert_found(issues, 'without an image', '')

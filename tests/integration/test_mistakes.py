@@ -93,6 +93,9 @@ def test_the_traceback_is_shown_when_asked_for(
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is no mistake with a GPU')
 def test_amp_without_a_gpu_is_named(error_of: Callable[..., str]) -> None:
     assert '--amp needs a GPU' in error_of('train.py', RETINANET, '--amp')
+    options = ('--cfg-options', SCRATCH, 'optim_wrapper.type=AmpOptimWrapper')
+    line = error_of('train.py', RETINANET, *options)
+    assert 'optim_wrapper: AmpOptimWrapper: ' in line and 'only available training on gpu' in line
 
 
 def test_pretrained_weights_that_would_load_nothing_are_refused(
