@@ -37,7 +37,9 @@ _HEADS = {
 }
 
 #: In what PyTorch, Python and assertions say where maps are too few or of other channels.
-_ABOUT_SHAPES = re.compile(r'\bchannels?\b|shapes cannot be multiplied|\bindex\b|\blen\(')
+_ABOUT_SHAPES = re.compile(
+    r'\bchannels?\b|shapes cannot be multiplied|reduction dim|\bindex\b|\blen\('
+)
 
 
 def check_model(cfg: Config, allow_missing: bool = False) -> nn.Module:
