@@ -1,9 +1,9 @@
-"""Write a network as ONNX for images of a fixed size, and check it with onnxruntime.
+"""Write a whole network as ONNX for images of a fixed size, and check it with onnxruntime.
 
-Of a classifier or a segmenter that is the whole network, up to its logits; of a detector, backbone
-and neck: full detectors go through mmdeploy (onedl-mmdeploy), with the backbone imported by
-`custom_imports`. The image is expected normalised as the data preprocessor does; a .json file
-beside says how. Needs the packages of this project's extra `export`.
+The file takes an image as it leaves the resize step of the test pipeline, (1, 3, H, W) in 0-255
+with the channels as they are loaded, and needs nothing of OpenMMLab. Classifiers return scores,
+segmenters labels and logits, RetinaNet, FCOS and the like boxes, scores and labels. A .json file
+beside says more. Needs the packages of this project's extra `export`.
 """
 
 import argparse
@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmcontnet.analysis import report
 from mmcontnet.analysis.export import export_onnx
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 from mmcontnet.output import check_out
 
 
@@ -27,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     option('checkpoint', nargs='?', help='checkpoint file (default: random weights)')
     size: Any = dict(nargs=2, type=report.positive_int, metavar=('H', 'W'))
     option('--shape', required=True, help='size of the image in pixels', **size)
+    raw = 'write logits, or backbone and neck of a detector, for images that are normalised'
+    option('--raw', action='store_true', help=raw)
+    option('--uint8', action='store_true', help='take pixels as uint8 (default: float32)')
     option('--out', type=Path, required=True, help='.onnx file to write')
     return parser.parse_args()
 
@@ -36,11 +42,16 @@ def main() -> None:
     args = parse_args()
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with report.quiet_tool('export_onnx.py'):
+        if args.raw and args.uint8:
+            raise UserError('--uint8 is for whole networks: with --raw, images are normalised')
         check_out(args.out, ('.onnx',))
         check_out(args.out.with_suffix('.json'), ('.json',))
         print(f'exporting {args.config} (a minute or so) ...', file=sys.stderr)
         cfg = load_config(args.config)
-        result = export_onnx(cfg, args.checkpoint, tuple(args.shape), args.out)
+        dtype = torch.uint8 if args.uint8 else torch.float32
+        result = export_onnx(
+            cfg, args.checkpoint, tuple(args.shape), args.out, raw=args.raw, dtype=dtype
+        )
         source = dict(config=args.config, checkpoint=args.checkpoint)
         report.write_json(args.out.with_suffix('.json'), dict(**source, **result))
     tensors = [result['input'], *result['outputs']]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,19 @@ from torch import Tensor, nn
 from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint
 from ..errors import UserError
+from .deployment import WholeNetwork, describe_network
 from .inspection import image_channels, input_normalisation
 from .report import replacing
 
 #: Largest difference to PyTorch, as a part of the largest output (or of 1, if that is larger).
 MAX_ERROR = 1e-3
 
+#: Of an ONNX file's ``metadata_props``: how it was made, as JSON.
+METADATA = 'mmcontnet'
 
-class _Exported(nn.Module):
-    """What a file computes: tensors in, tensors out."""
+
+class _RawNetwork(nn.Module):
+    """A network from a normalised image to logits, or to the maps of a detector's neck."""
 
     def __init__(self, model: Any, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -39,23 +45,33 @@ class _Exported(nn.Module):
 
 
 def export_onnx(
-    cfg: Config, checkpoint: str | None, shape: tuple[int, int], path: Path
+    cfg: Config,
+    checkpoint: str | None,
+    shape: tuple[int, int],
+    path: Path,
+    *,
+    raw: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
     """Write a network as ONNX for one image of a fixed size, and compare it with PyTorch.
 
-    Classifiers give their logits, (1, classes), and segmenters the logits of every pixel,
-    (1, classes, H, W). Of detectors, backbone and neck are written, which give a map a level: what
-    turns maps into boxes depends on the runtime, and is mmdeploy's business.
+    A file takes pixels and returns what :class:`.WholeNetwork` says. Its ``metadata_props`` hold,
+    under ``METADATA``, the first four entries of the result as JSON.
 
     Args:
         cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
         checkpoint: File with the weights; None leaves them random.
         shape: Height and width of the image in pixels.
         path: File to write, if the comparison is good.
+        raw: Write the part before scores, maps and boxes, for an image that is normalised: logits
+            of classifiers, (1, classes), and of segmenters, (1, classes, H, W), and the maps of a
+            detector's neck, one a level.
+        dtype: Of the pixels: ``torch.float32`` or ``torch.uint8``.
 
     Returns:
-        ``input`` (name, shape, and the mean, standard deviation and channel order that the image
-        has to be normalised with), ``outputs`` (name and shape), ``opset``, and ``max_error``: the
+        ``input`` (name, shape, dtype, and the mean, standard deviation and channel order of the
+        normalisation, which ``raw`` files leave to their users), ``outputs`` (name and shape),
+        ``raw``, ``network`` (see :func:`.describe_network`), ``opset``, and ``max_error``: the
         largest difference to PyTorch on a random image, relative to the largest output, or to 1 if
         that is larger.
 
@@ -68,32 +84,68 @@ def export_onnx(
     model = revert_sync_batchnorm(build_model(cfg))
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
-    network = _Exported(model, shape).eval()
     size = 1, image_channels(model), *shape
-    image = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    network: nn.Module
+    if raw:
+        network, image = _RawNetwork(model, shape), torch.randn(size, generator=generator)
+    else:
+        network = WholeNetwork(model, cfg.get('default_scope'))
+        image = torch.randint(256, size, generator=generator).to(dtype)
+    network.eval()
     with network_errors('the network cannot be exported'), torch.no_grad():
         result = network(image)
         expected = list(result) if isinstance(result, list | tuple) else [result]
-        names = [f'output{i}' for i in range(len(expected))]
+        names = getattr(network, 'names', [f'output{i}' for i in range(len(expected))])
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
+            # First without ONNX: while it is at work, mmdet computes boxes by code that is lost.
+            exported = torch.export.export(network, (image,))
             program = torch.onnx.export(
-                network, (image,), dynamo=True, input_names=['image'], output_names=names
+                exported, dynamo=True, input_names=['image'], output_names=names
             )
         assert program is not None  # what dynamo=True returns
         actual = program(image)  # computed by onnxruntime
+    if 'boxes' in names:
+        actual, expected = _pair(actual, expected)
     max_error = max(
-        float((a - e).abs().max() / e.abs().max().clamp_min(1))
+        float((a - e).abs().max() / e.abs().max().clamp_min(1)) if len(e) else 0.0
         for a, e in zip(actual, expected, strict=True)
     )
     if not max_error <= MAX_ERROR:  # NaN included
         raise UserError(f'ONNX differs from PyTorch by {max_error:.1e}, nothing is written')
+    mean, std, order = input_normalisation(cfg, size[1])
+    described = dict(
+        input=dict(
+            name='image',
+            shape=list(size),
+            dtype=str(image.dtype).removeprefix('torch.'),
+            mean=mean,
+            std=std,
+            order=order,
+        ),
+        outputs=[
+            dict(name=n, shape=[s if isinstance(s, int) else 'N' for s in value.shape])
+            for n, value in zip(names, program.model.graph.outputs, strict=True)
+        ],
+        raw=raw,
+        network=describe_network(model, cfg),
+    )
+    program.model.metadata_props[METADATA] = json.dumps(described)
     with replacing(path) as partial:
         program.save(partial, external_data=False)
-    mean, std, order = input_normalisation(cfg, size[1])
-    return dict(
-        input=dict(name='image', shape=list(size), mean=mean, std=std, order=order),
-        outputs=[dict(name=n, shape=list(e.shape)) for n, e in zip(names, expected, strict=True)],
-        opset=program.model.opset_imports[''],
-        max_error=max_error,
-    )
+    return dict(**described, opset=program.model.opset_imports[''], max_error=max_error)
+
+
+def _pair(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+    """Put detections in the order of those that they are the nearest to: equal scores may swap."""
+    (boxes, _, labels), (others, _, other_labels) = actual, expected
+    if len(boxes) != len(others):
+        raise UserError(
+            f'ONNX finds {len(boxes)} objects in a random image and PyTorch {len(others)}, '
+            'nothing is written'
+        )
+    distance = (others[:, None] - boxes).abs().sum(2)
+    distance[other_labels[:, None] != labels] = torch.inf
+    nearest = distance.argmin(1) if len(boxes) else labels
+    return [part[nearest] for part in actual], list(expected)

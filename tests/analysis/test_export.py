@@ -3,12 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmcontnet.analysis import export
@@ -18,7 +23,7 @@ from mmcontnet.errors import UserError
 
 from ..families import FAMILIES, Family
 from ..inprocess import run_tool
-from ..integration.configs import write_classifier, write_detector, write_segmenter
+from ..integration.configs import write_classifier, write_detector, write_narrow, write_segmenter
 
 H, W = 64, 90  # no multiples of the patches in any stage
 
@@ -32,12 +37,39 @@ def model_of(cfg: Config, checkpoint: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def assert_computes(path: Path, expected: Callable) -> None:
+def assert_computes(path: Path, expected: Callable, image: torch.Tensor | None = None) -> None:
     """Compare with PyTorch on another image than the one that the file was checked with."""
-    image = torch.randn(1, 3, H, W)
+    image = torch.randn(1, 3, H, W) if image is None else image
     actual = onnxruntime.InferenceSession(path).run(None, {'image': image.numpy()})
     for a, e in zip(actual, expected(image), strict=True):
         np.testing.assert_allclose(a, e.numpy(), atol=1e-4)
+
+
+def pixels() -> torch.Tensor:
+    return torch.randint(256, (1, 3, H, W)).float()
+
+
+def predict(model: nn.Module, image: torch.Tensor, sample: type) -> Any:
+    """Predict as tools/test.py does with a checkpoint."""
+    metas = dict(img_shape=(H, W), ori_shape=(H, W), scale_factor=(1.0, 1.0))
+    data = dict(inputs=list(image), data_samples=[sample(metainfo=metas)])
+    with torch.no_grad():
+        return model.test_step(data)[0]
+
+
+@torch.no_grad()
+def find_objects(model: Any) -> None:
+    """Have a dense head with random weights give scores of all sizes and boxes of its priors'."""
+    head = model.bbox_head
+    names = (
+        ('retina_cls', 'retina_reg') if hasattr(head, 'retina_cls') else ('conv_cls', 'conv_reg')
+    )
+    data = model.data_preprocessor(dict(inputs=pixels(), data_samples=None))
+    classes, boxes, *_ = model(data['inputs'], mode='tensor')
+    for name, maps, bias in zip(names, (classes, boxes), (-4.0, 0.5), strict=True):
+        layer = getattr(head, name)
+        layer.weight /= maps[0].std()
+        layer.bias.fill_(bias)
 
 
 # One network of each: an export takes seconds.
@@ -56,7 +88,11 @@ def test_the_command_line_exports_every_family_at_a_size_it_was_not_made_for(
     cfg.model.backbone = dict(type=family.type, **family.kwargs)
     cfg.model.head.in_channels = family.channels[-1]
     cfg.dump(config)
-    model = model_of(cfg, checkpoint)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for parameter in model.head.parameters():
+        parameter.data /= 10  # no score near 0 or 1
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
     options = ['--shape', H, W, '--out', out]
     assert run_tool(monkeypatch, 'export_onnx.py', config, checkpoint, *options) is None
     described = json.loads(out.with_suffix('.json').read_text())
@@ -64,14 +100,66 @@ def test_the_command_line_exports_every_family_at_a_size_it_was_not_made_for(
     assert [output['shape'] for output in described['outputs']] == [[1, 2]]
     assert 0 <= described['max_error'] < 1e-4
     assert 'largest difference to PyTorch' in capsys.readouterr().out
-    assert_computes(out, lambda image: [model(image, mode='tensor')])
+    image = pixels()
+    scores = predict(model, image, DataSample).pred_score
+    assert 0.01 < scores.min()
+    assert_computes(out, lambda _: [scores[None]], image)
+
+
+@pytest.mark.parametrize('mode', ['whole', pytest.param('slide', marks=pytest.mark.slow)])
+def test_a_whole_segmenter_gives_labels_and_logits(mode: str, tmp_path: Path) -> None:
+    cfg = load_config(str(write_segmenter(tmp_path)))
+    if mode == 'slide':
+        cfg.model.test_cfg = dict(mode='slide', crop_size=(80, 64), stride=(80, 40))
+    cfg.model.data_preprocessor.update(mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True)
+    model = model_of(cfg, tmp_path / 'm.pth')
+    out = tmp_path / 'm.onnx'
+    options: Any = dict(dtype=torch.uint8)
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out, **options)
+    assert [output['shape'] for output in result['outputs']] == [[1, 1, H, W], [1, 2, H, W]]
+    image = pixels().byte()
+    found = predict(model, image, SegDataSample)
+    labels, logits = found.pred_sem_seg.data, found.seg_logits.data
+    assert len(labels.unique()) == 2
+    assert_computes(out, lambda _: [labels[None], logits[None]], image)
+
+
+@pytest.mark.parametrize('kind', ['retinanet', pytest.param('fcos', marks=pytest.mark.slow)])
+def test_a_whole_detector_finds_what_mmdet_finds(kind: str, tmp_path: Path) -> None:
+    if kind == 'retinanet':
+        cfg = load_config(str(write_detector(tmp_path)))
+    else:
+        cfg = load_config(str(write_narrow(tmp_path, 'fcos_cont_m_fpn_1x_coco.py')))
+    # Less than all candidates of the first levels, more than all of the last one.
+    cfg.model.test_cfg.update(score_thr=0.05, nms_pre=200, max_per_img=100)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    find_objects(model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'm.pth')
+    out = tmp_path / 'm.onnx'
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out)
+    assert [output['shape'] for output in result['outputs']] == [['N', 4], ['N'], ['N']]
+    session = onnxruntime.InferenceSession(out)
+    assert {n.op_type for n in onnx.load(out).graph.node} >= {'NonMaxSuppression'}
+    assert not {n.domain for n in onnx.load(out).graph.node} - {''}
+    counts = []
+    for _ in range(3):
+        image = pixels()
+        found = predict(model, image, DetDataSample).pred_instances
+        boxes, scores, labels = session.run(None, {'image': image.numpy()})
+        assert len(boxes) == len(found)
+        np.testing.assert_allclose(scores, found.scores.numpy(), atol=1e-4)
+        np.testing.assert_array_equal(labels, found.labels.numpy())
+        np.testing.assert_allclose(boxes, found.bboxes.numpy(), atol=0.1)
+        counts.append(len(boxes))
+    assert min(counts) > 20
 
 
 def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path: Path) -> None:
     cfg = load_config(str(write_segmenter(tmp_path)))
     model = model_of(cfg, tmp_path / 'm.pth')
     out = tmp_path / 'm.onnx'
-    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out)
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out, raw=True)
     assert [output['shape'] for output in result['outputs']] == [[1, 2, H, W]]
     metas = [dict(img_shape=(H, W), ori_shape=(H, W))]
     assert_computes(out, lambda image: [model.whole_inference(image, metas)])
@@ -81,7 +169,7 @@ def test_a_detector_gives_the_maps_of_its_neck(tmp_path: Path) -> None:
     cfg = load_config(str(write_detector(tmp_path)))
     model = model_of(cfg, tmp_path / 'm.pth')
     out = tmp_path / 'm.onnx'
-    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out)
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out, raw=True)
     sizes = [(-(-H // stride), -(-W // stride)) for stride in (8, 16, 32, 64, 128)]
     assert [output['shape'] for output in result['outputs']] == [[1, 32, h, w] for h, w in sizes]
     assert_computes(out, model.extract_feat)
@@ -91,7 +179,7 @@ def test_a_network_for_grey_images_takes_them(tmp_path: Path) -> None:
     cfg = load_config('mmpretrain::lenet/lenet5_mnist.py')
     model = model_of(cfg, tmp_path / 'm.pth')
     out = tmp_path / 'm.onnx'
-    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (32, 32), out)
+    result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (32, 32), out, raw=True)
     described = {key: result['input'][key] for key in ('shape', 'mean', 'std', 'order')}
     assert described == dict(shape=[1, 1, 32, 32], mean=[33.46], std=[78.87], order='as loaded')
     image = torch.randn(1, 1, 32, 32)

@@ -40,6 +40,7 @@ MISTAKES = [
     ('demo.py image.png fcn.py fcn.pth --device abacus', '--device abacus: Expected one of cpu'),
     (f'{LENET} --out m.onnx', 'the network cannot be exported: RuntimeError: '),
     (f'{LENET} --out m.txt', '--out must be one of .onnx'),
+    (f'{LENET} --out m.onnx --raw --uint8', '--uint8 is for whole networks'),
     ('export_onnx.py fcn.py none.pth --shape 32 32 --out m.onnx', "checkpoint 'none.pth' not"),
     ('receptive_field.py none.py --images image.png', "config 'none.py' not found"),
     ('receptive_field.py fcn.py=none.pth --images image.png', "checkpoint 'none.pth' not found"),

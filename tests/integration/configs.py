@@ -173,6 +173,11 @@ def _mask_rcnn(num_classes: int) -> dict:
 NARROW_MODELS = {
     'mask_rcnn_cont_m_fpn_1x_coco.py': _mask_rcnn(num_classes=1),
     'mask_rcnn_cont_m_fpn_1x_cityscapes.py': _mask_rcnn(num_classes=8),
+    'fcos_cont_m_fpn_1x_coco.py': dict(
+        neck=dict(in_channels=[32, 64, 128], out_channels=32),
+        bbox_head=dict(in_channels=32, feat_channels=64, stacked_convs=1),
+        test_cfg=_FEW_BOXES,
+    ),
     # Those that docs/own_data.md shows.
     'crowns.py': dict(
         neck=dict(in_channels=[32, 64, 128], out_channels=32),
