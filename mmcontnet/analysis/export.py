@@ -125,7 +125,7 @@ def export_onnx(
             order=order,
         ),
         outputs=[
-            dict(name=n, shape=[s if isinstance(s, int) else 'N' for s in value.shape])
+            dict(name=n, shape=[s if isinstance(s, int) else 'N' for s in value.shape or ()])
             for n, value in zip(names, program.model.graph.outputs, strict=True)
         ],
         raw=raw,
