@@ -77,7 +77,8 @@ class OnnxModel(BaseModel):
 
     Args:
         file: Written by :func:`.export_onnx`.
-        network: The part of the config that describes the network: a segmenter's resizes logits.
+        network: The part of the config that describes the network, whose methods resize logits
+            and paste masks.
     """
 
     def __init__(self, file: str, network: dict[str, Any]) -> None:
@@ -148,8 +149,26 @@ class OnnxModel(BaseModel):
         self._network.postprocess_result(logits, [sample])
 
     def _detect(self, sample: Any, image: Tensor) -> None:
-        boxes, scores, labels = self._run(image, 'boxes', 'scores', 'labels')
+        names = [output['name'] for output in self._opened[1]['outputs']]
+        boxes, scores, labels, *masks = self._run(image, *names)
         height, width = sample.img_shape[:2]
         boxes = boxes.clamp(boxes.new_zeros(4), boxes.new_tensor([width, height] * 2))
-        boxes /= boxes.new_tensor(sample.scale_factor).repeat(2)
-        sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        found = InstanceData(scores=scores, labels=labels)
+        if masks and len(boxes):
+            roi_head = self._network.roi_head
+            head: Any = roi_head.mask_head
+            # The class was chosen in the file.
+            grids, first, meta = masks[0][:, None], torch.zeros_like(labels), sample.metainfo
+            found.masks = head._predict_by_feat_single(
+                grids,
+                boxes.clone(),
+                first,
+                meta,
+                roi_head.test_cfg,
+                rescale=True,
+                activate_map=True,
+            )
+        elif masks:
+            found.masks = torch.zeros(0, *sample.ori_shape[:2], dtype=torch.bool)
+        found.bboxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
+        sample.pred_instances = found
