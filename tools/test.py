@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmcontnet.analysis.onnx_model import check_onnx
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import load_checkpoint, read_weights
 from mmcontnet.engine import (
@@ -30,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line; the options are mmdet's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or .onnx file of tools/export_onnx.py')
     parser.add_argument(
         '--out',
         help='write the predictions: a .pkl file, or for segmenters a folder of label maps',
@@ -91,11 +92,16 @@ def use_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
+def is_onnx(checkpoint: str) -> bool:
+    """Tell whether a whole network is tested instead of a checkpoint."""
+    return checkpoint.lower().endswith('.onnx')
+
+
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options that change it."""
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
     import_datasets(cfg)
-    cfg.load_from = args.checkpoint
+    cfg.load_from = None if is_onnx(args.checkpoint) else args.checkpoint
     # The checkpoint holds all weights: those of ImageNet need not be there any more.
     if isinstance(backbone := (cfg.get('model') or {}).get('backbone'), dict):
         backbone.pop('init_cfg', None)
@@ -113,7 +119,11 @@ def check(cfg: Config, args: argparse.Namespace) -> list[str]:
             check_data(cfg, ['test'])
         return []
     model, scope = check_model(cfg), cfg.get('default_scope')
-    if args.allow_missing:
+    if is_onnx(args.checkpoint):
+        if args.tta or args.launcher != 'none':
+            raise UserError('an .onnx file is tested by one process and without --tta')
+        check_onnx(cfg, model, args.checkpoint)
+    elif args.allow_missing:
         read_weights(args.checkpoint)
     else:
         try:
@@ -128,7 +138,7 @@ def check(cfg: Config, args: argparse.Namespace) -> list[str]:
     check_out(cfg.work_dir, option='work_dir')
     if args.show_dir and args.tta and scope == 'mmpretrain':
         raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
-    warnings = check_problem(cfg, model, ['test'], args.checkpoint)
+    warnings = check_problem(cfg, model, ['test'], cfg.load_from)
     if warnings and args.check_only:
         print(*warnings, sep='\n', file=sys.stderr)
     return warnings
@@ -162,6 +172,10 @@ def main() -> None:
             build_model(cfg, meta=True)
         if is_first_process(args.launcher):
             check_components(cfg, ['test'])
+        if is_onnx(args.checkpoint):
+            network = {key: cfg.pop(key) for key in ('model', 'data_preprocessor') if key in cfg}
+            network['default_scope'] = scope
+            cfg.model = ConfigDict(type='OnnxModel', file=args.checkpoint, network=network)
     if args.check_only:
         return
     with exit_on_user_error('test.py'), runner_of(cfg, warnings=warnings) as runner:

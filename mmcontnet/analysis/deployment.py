@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class WholeNetwork(nn.Module):
     - Classifiers return ``scores``, (B, classes).
     - Segmenters return ``labels``, (B, 1, H, W), and ``logits``, (B, classes, H, W).
     - Detectors take one image, and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
-      (N,), and ``labels``, (N,), best first.
+      (N,), and ``labels``, (N,), best first; those with masks also ``masks``, (N, h, w): how likely
+      each point of a grid over the box is the object's.
 
     Args:
         model: Of mmpretrain, mmseg or mmdet.
@@ -50,6 +52,13 @@ class WholeNetwork(nn.Module):
         self.names = OUTPUTS[scope]
         if scope == 'mmdet':
             _check_detector(model)
+            if getattr(model, 'with_mask', False):
+                self.names = (*self.names, 'masks')
+            for module in model.modules():
+                if type(module).__name__ == 'RoIAlign':
+                    module.use_torchvision = True  # ONNX has no other
+                elif hasattr(module, 'roi_layers'):
+                    module.forward = partial(_pool, module)
 
     def forward(self, image: Tensor) -> Any:
         """Compute what the class says."""
@@ -67,9 +76,14 @@ class WholeNetwork(nn.Module):
             return logits.argmax(1, keepdim=True), logits
         return (logits.sigmoid() > self.model.decode_head.threshold).long(), logits
 
-    def _detect(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _detect(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, ...]:
         features = self.model.extract_feat(image)
-        return _decode(self.model.bbox_head, self.model.bbox_head(features), shape)
+        if not hasattr(self.model, 'roi_head'):
+            return _decode(self.model.bbox_head, self.model.bbox_head(features), shape)
+        proposals = _decode(self.model.rpn_head, self.model.rpn_head(features), shape, by='level')[
+            0
+        ]
+        return _look_into(self.model.roi_head, features, proposals, shape)
 
 
 def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
@@ -79,12 +93,16 @@ def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
         model: The network, which may be on the meta device.
         cfg: Its config.
     """
-    heads = (getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'head'))
+    roi_head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    roi_head = roi_head[-1] if isinstance(roi_head, nn.ModuleList) else roi_head
+    heads = [getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'head')]
     return dict(
         scope=cfg.get('default_scope'),
         model=type(model).__name__,
         backbone=type(getattr(model, 'backbone', None)).__name__,
-        classes=next((getattr(head, 'num_classes', None) for head in heads if head), None),
+        classes=next(
+            (getattr(head, 'num_classes', None) for head in [roi_head, *heads] if head), None
+        ),
     )
 
 
@@ -120,25 +138,40 @@ def _slide(model: Any, image: Tensor) -> Tensor:
 
 
 def _check_detector(model: Any) -> None:
-    """Check that a detector's boxes are found as :func:`_decode` finds them."""
-    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-    from mmdet.models.detectors import SingleStageDetector
+    """Check that a detector's boxes are found as the functions below find them."""
+    from mmdet.models import dense_heads, roi_heads
+    from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 
-    head = getattr(model, 'bbox_head', None)
-    own = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
-    if (
-        not isinstance(model, SingleStageDetector)
-        or not isinstance(head, BaseDenseHead)
-        or any(getattr(type(head), name) is not getattr(BaseDenseHead, name) for name in own)
-    ):
-        name = type(model if head is None else head).__name__
-        raise UserError(f'{name} cannot be exported whole; --raw exports backbone and neck')
-    if (kind := model.test_cfg.nms.get('type', 'nms')) != 'nms':
-        raise UserError(f'model.test_cfg.nms.type must be nms to be exported, not {kind}')
+    known = False
+    if isinstance(model, SingleStageDetector):
+        base = dense_heads.base_dense_head.BaseDenseHead
+        own = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+        known = all(getattr(type(model.bbox_head), n, n) is getattr(base, n) for n in own)
+        nms = [('test_cfg', model.test_cfg)]
+    elif isinstance(model, TwoStageDetector):
+        roi_head = model.roi_head
+        extractors = [m for m in roi_head.modules() if hasattr(m, 'roi_layers')]
+        heads = [m for m in roi_head.modules() if hasattr(m, 'bbox_coder')]
+        known = (
+            type(model.rpn_head) is dense_heads.RPNHead
+            and type(roi_head) is roi_heads.StandardRoIHead
+            and all(type(m) is roi_heads.SingleRoIExtractor for m in extractors)
+            and all(isinstance(m, roi_heads.ConvFCBBoxHead) for m in heads)
+            and not any(m.custom_activation for m in heads)
+        )
+        nms = [('test_cfg.rpn', model.test_cfg.rpn), ('test_cfg.rcnn', model.test_cfg.rcnn)]
+    if not known:
+        raise UserError(
+            f'{type(model).__name__} cannot be exported whole: its heads are none that '
+            'are known; --raw exports backbone and neck'
+        )
+    for key, cfg in nms:
+        if (kind := cfg.nms.get('type', 'nms')) != 'nms':
+            raise UserError(f'model.{key}.nms.type must be nms to be exported, not {kind}')
 
 
 def _decode(
-    head: Any, maps: tuple[list[Tensor], ...], shape: tuple[int, int]
+    head: Any, maps: tuple[list[Tensor], ...], shape: tuple[int, int], by: str = 'label'
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn the maps of a dense head into boxes, as its ``predict_by_feat`` does.
 
@@ -149,15 +182,16 @@ def _decode(
         head: A ``BaseDenseHead``.
         maps: Of each level classes, boxes and, of some heads, factors of the scores, for one image.
         shape: Height and width of the image in pixels, to which boxes are clipped.
+        by: ``'label'`` or ``'level'``: what boxes must share to suppress one another.
 
     Returns:
-        Boxes (N, 4), scores (N,) and labels (N,), best first.
+        Boxes (N, 4), scores (N,) and labels (N,) or levels, best first.
     """
     cfg = head.test_cfg
     priors = head.prior_generator.grid_priors(
         [level.shape[2:] for level in maps[0]], dtype=maps[0][0].dtype, device=maps[0][0].device
     )
-    levels = []
+    levels: list[tuple[Tensor, ...]] = []
     for classes, deltas, *factors, places in zip(*maps, priors, strict=True):
         logits = classes[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
         scores = logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[:, :-1]
@@ -173,11 +207,55 @@ def _decode(
         boxes = head.bbox_coder.decode(places[place], deltas, max_shape=tuple(shape))
         if (least := cfg.get('min_bbox_size', -1)) >= 0:
             passed = passed & (boxes[:, 2:] - boxes[:, :2] > least).all(1)
+        if by == 'level':
+            label = torch.full_like(label, len(levels))
         levels.append((boxes, best, label, passed))
     boxes, scores, labels, passed = (torch.cat(parts) for parts in zip(*levels, strict=True))
     boxes, scores, labels = boxes[passed], scores[passed], labels[passed]
     keep = _nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
     return boxes[keep], scores[keep], labels[keep]
+
+
+def _pool(extractor: Any, features: tuple[Tensor, ...], rois: Tensor) -> Tensor:
+    """Pool regions as ``SingleRoIExtractor`` does, also those levels that have none."""
+    levels = extractor.map_roi_levels(rois, len(features))
+    pooled = features[0].new_zeros(
+        rois.shape[0], extractor.out_channels, *extractor.roi_layers[0].output_size
+    )
+    for i, (feature, layer) in enumerate(zip(features, extractor.roi_layers, strict=True)):
+        index = (levels == i).nonzero()[:, 0]
+        pooled = pooled.index_put((index,), layer(feature, rois[index]))
+    return pooled
+
+
+def _look_into(
+    roi_head: Any, features: tuple[Tensor, ...], proposals: Tensor, shape: tuple[int, int]
+) -> tuple[Tensor, ...]:
+    """Turn proposals (N, 4) into boxes, scores, labels and masks, as ``StandardRoIHead`` does."""
+    head, cfg = roi_head.bbox_head, roi_head.test_cfg
+    # What decodes boxes asks for their number: there are always some, of any score.
+    torch._check(proposals.shape[0] > 0)
+    found = roi_head._bbox_forward(features, _rois(proposals))
+    scores = found['cls_score'].softmax(-1)[:, :-1]
+    count = 1 if head.reg_class_agnostic else scores.shape[1]
+    deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
+    boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
+    boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
+    boxes = boxes.reshape(-1, count, 4).expand(-1, scores.shape[1], -1)
+    region, labels = (scores > cfg.score_thr).nonzero().unbind(1)
+    boxes, scores = boxes[region, labels], scores[region, labels]
+    keep = _nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
+    boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+    if not roi_head.with_mask:
+        return boxes, scores, labels
+    masks = roi_head._mask_forward(features, _rois(boxes))['mask_preds'].sigmoid()
+    channel = torch.zeros_like(labels) if roi_head.mask_head.class_agnostic else labels
+    return boxes, scores, labels, masks[torch.arange(masks.shape[0]), channel]
+
+
+def _rois(boxes: Tensor) -> Tensor:
+    """Put the image's index before boxes, (N, 4) -> (N, 5)."""
+    return F.pad(boxes, (1, 0))
 
 
 def _nms(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Any) -> Tensor:

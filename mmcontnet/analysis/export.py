@@ -139,7 +139,7 @@ def export_onnx(
 
 def _pair(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
     """Put detections in the order of those that they are the nearest to: equal scores may swap."""
-    (boxes, _, labels), (others, _, other_labels) = actual, expected
+    (boxes, _, labels, *_), (others, _, other_labels, *_) = actual, expected
     if len(boxes) != len(others):
         raise UserError(
             f'ONNX finds {len(boxes)} objects in a random image and PyTorch {len(others)}, '

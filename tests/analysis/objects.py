@@ -1,0 +1,36 @@
+"""Detectors with random weights that find something."""
+
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
+
+
+@torch.no_grad()
+def find_objects(model: Any, height: int, width: int) -> None:
+    """Have a detector's heads give scores of all sizes, and boxes that differ from one another.
+
+    Args:
+        model: RetinaNet, FCOS, Faster or Mask R-CNN.
+        height: Of the images in pixels.
+        width: Of the images in pixels.
+    """
+    pixels = torch.randint(256, (1, 3, height, width))
+    image = model.data_preprocessor(dict(inputs=pixels, data_samples=None))['inputs']
+    features = model.extract_feat(image)
+    head = model.rpn_head if hasattr(model, 'rpn_head') else model.bbox_head
+    classes, boxes, *_ = head(features)
+    prefix = next(n for n in ('retina', 'rpn', 'conv') if hasattr(head, f'{n}_cls'))
+    for name, maps, bias in (('cls', classes, -4.0), ('reg', boxes, 0.5)):
+        layer = getattr(head, f'{prefix}_{name}')
+        layer.weight /= maps[0].std()
+        layer.bias.fill_(bias)
+    if not hasattr(model, 'rpn_head'):
+        return
+    sample = DetDataSample(metainfo=dict(img_shape=(height, width)))
+    rois = bbox2roi([model.rpn_head.predict(features, [sample])[0].bboxes])
+    head = model.roi_head.bbox_head
+    found = model.roi_head._bbox_forward(features, rois)
+    head.fc_cls.weight *= 1.5 / found['cls_score'].std()
+    head.fc_reg.weight /= found['bbox_pred'].std()

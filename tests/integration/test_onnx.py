@@ -1,0 +1,108 @@
+"""An ONNX file is tested through the config's pipeline and metrics, as its checkpoint is."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcontnet.analysis.export import export_onnx
+from mmcontnet.builders import build_model
+from mmcontnet.engine import load_config
+
+from ..analysis.objects import find_objects
+from .cli import metrics, run
+from .configs import write_classifier, write_detector, write_segmenter
+from .data import make_class_folders, make_coco, make_label_maps
+
+pytestmark = pytest.mark.slow
+
+
+def write_files(config: Path, shape: tuple[int, int], change: Callable | None = None) -> Config:
+    """Write m.pth, with random weights, and m.onnx beside a config."""
+    cfg = load_config(str(config))
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    if change is not None:
+        change(model)
+    torch.save(dict(state_dict=model.state_dict()), config.with_name('m.pth'))
+    export_onnx(cfg, str(config.with_name('m.pth')), shape, config.with_name('m.onnx'))
+    return cfg
+
+
+def assert_metrics_are_equal(config: Path, name: str, *options: str) -> None:
+    tested = [
+        metrics(run('test.py', config, f'm.{kind}', *options, cwd=config.parent))
+        for kind in ('pth', 'onnx')
+    ]
+    assert tested[0][name] > 0.1
+    assert tested[1] == pytest.approx(tested[0], abs=1e-3)
+
+
+def test_a_classifier_is_as_accurate(tmp_path: Path) -> None:
+    make_class_folders(tmp_path / 'data/imagenet')
+    config = write_classifier(tmp_path)
+    write_files(config, (224, 224))
+    assert_metrics_are_equal(config, 'accuracy/top1')
+    config.write_text(config.read_text().replace('num_classes=2', 'num_classes=3'))
+    line = run('test.py', config, 'm.onnx', cwd=tmp_path, ok=False).stdout.splitlines()[-1]
+    assert line.endswith("'m.onnx' is of another network: its classes is 2, and the config's 3")
+
+
+def test_a_segmenter_has_the_same_iou(tmp_path: Path) -> None:
+    make_label_maps(tmp_path / 'data/labels')
+    config = write_segmenter(tmp_path)
+    text = config.read_text().replace('scale=(64, 64)', 'scale=(80, 64)')
+    config.write_text(
+        text.replace("mode='whole'", "mode='slide', crop_size=(64, 64), stride=(16, 16)")
+    )
+    write_files(config, (64, 80))
+    assert_metrics_are_equal(config, 'mIoU')
+
+
+def test_a_detector_finds_the_same_boxes(tmp_path: Path) -> None:
+    make_coco(tmp_path / 'data/coco')
+    config = write_detector(tmp_path)
+    config.write_text(config.read_text().replace('98), keep_ratio=True', '98), keep_ratio=False'))
+    write_files(config, (98, 168), lambda model: find_objects(model, 98, 168))
+    run('test.py', config, 'm.pth', '--out', 'pth.pkl', cwd=tmp_path)
+    run('test.py', config, 'm.onnx', '--out', 'onnx.pkl', cwd=tmp_path)
+    pth, onnx = (pickle.loads((tmp_path / f'{kind}.pkl').read_bytes()) for kind in ('pth', 'onnx'))
+    # From now on, every second of these is right.
+    file = tmp_path / 'data/coco/annotations/instances_val2017.json'
+    content = json.loads(file.read_text())
+    content['annotations'] = []
+    for a, b in zip(pth, onnx, strict=True):
+        assert a['img_id'] == b['img_id']
+        a, b = a['pred_instances'], b['pred_instances']
+        assert len(a['bboxes']) == 10
+        np.testing.assert_allclose(a['bboxes'], b['bboxes'], atol=0.5)
+        np.testing.assert_allclose(a['scores'], b['scores'], atol=1e-3)
+        np.testing.assert_array_equal(a['labels'], b['labels'])
+    for image in pth:
+        found = image['pred_instances']
+        for (x1, y1, x2, y2), label in zip(
+            found['bboxes'][::2].tolist(), found['labels'][::2].tolist(), strict=True
+        ):
+            content['annotations'].append(
+                dict(
+                    id=len(content['annotations']) + 1,
+                    image_id=image['img_id'],
+                    category_id=content['categories'][label]['id'],
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                )
+            )
+    file.write_text(json.dumps(content))
+    assert_metrics_are_equal(config, 'coco/bbox_mAP')
+    config.write_text(config.read_text().replace('(168, 98)', '(170, 98)'))
+    line = run('test.py', config, 'm.onnx', cwd=tmp_path, ok=False).stdout.splitlines()[-1]
+    assert line.endswith(
+        "'m.onnx' takes images of 3 x 98 x 168 (channels, height, width) or smaller ones, "
+        'got one of 3 x 98 x 170'
+    )
