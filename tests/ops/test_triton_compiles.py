@@ -8,7 +8,7 @@ import itertools
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from triton.runtime.jit import JITFunction  # noqa: E402
 
 from mmcontnet.ops import local_aggregation_triton as kernels  # noqa: E402
 
-from .test_local_aggregation import LAYOUTS  # noqa: E402
+from .test_local_aggregation import COTNET, COTNEXT, LAYOUTS, SAN, Width  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -31,25 +31,6 @@ FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 # Of value and weight: GroupNorm gives fp32 under autocast.
 DTYPES = ((FP32, FP32), (FP16, FP16), (BF16, BF16), (FP16, FP32), (BF16, FP32))
 MAX_SPILL = 16  # bytes of a thread
-
-
-class Width(NamedTuple):
-    """A local aggregation of a network, and the side of its map for images of 224 pixels."""
-
-    channels: int
-    groups: int
-    kernel_size: int
-    side: int
-    margin: int = 0
-
-
-# tests/backbones/test_fake_cuda.py checks that networks have no others.
-COTNET = [Width(c, c // 8, 3, side) for c, side in ((64, 56), (128, 28), (256, 14), (512, 7))]
-COTNEXT = [Width(c, c // 8, 3, side) for c, side in ((48, 56), (96, 28), (192, 14), (384, 7))]
-SAN = [
-    Width(16, 2, 3, 112, 1),
-    *(Width(c, c // 8, 7, side, 3) for c, side in ((64, 56), (128, 28), (256, 14), (512, 7))),
-]
 
 
 class NoGPU:
