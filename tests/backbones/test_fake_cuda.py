@@ -1,51 +1,83 @@
-"""On a GPU every tensor must be made there: shown by fake CUDA tensors, without a GPU.
+"""On CUDA nothing is computed elsewhere, as fake tensors show without a GPU.
 
-Backward passes are not: autograd asks for a real device.
+Backward is left out: autograd wants a real device. As a program this runs every variant at its
+depth, in every mode, size and precision: ``python -m tests.backbones.test_fake_cuda``.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..families import Family, every_family
+from mmcontnet import backbones
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__.startswith('2.4'), reason="PyTorch 2.4's fake CUDA tensors ask for a driver"
-)
+from ..ops.test_local_aggregation import COTNET, COTNEXT, SAN
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.__version__.startswith('2.4'),
+        reason="PyTorch 2.4's fake CUDA tensors ask for a driver",
+    ),
+]
+
+MODULES = {
+    'ConTNet': 'contnet',
+    'CMT': 'cmt',
+    'CoTNet': 'cotnet',
+    'ResNetACmix': 'resnet_acmix',
+    'SANACmix': 'san_acmix',
+    'PVTACmix': 'pvt_acmix',
+    'SwinACmix': 'swin_acmix',
+}
+ARCHS = {name: import_module(f'mmcontnet.backbones.{MODULES[name]}').ARCHS for name in MODULES}
+POOL = dict(downsample='pool', output_stride=8, pos_encoding='relative', pre_norm=True)
+OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ('ConTNet', 's', POOL),
+    ('ConTNet', 's', dict(pos_encoding='1d')),
+    ('CMT', 'ti', dict(bias_resize='matrix')),
+]
+ODD = (213, 331)
+FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
+# What local aggregation sums: channels, groups and kernel size. The kernels are compiled for these.
+WIDTHS = {width[:3] for width in COTNET + COTNEXT + SAN}
 
 
-class OnCuda(TorchDispatchMode):
-    """Fails where an operator returns a tensor on another device; notes dtypes of convolutions."""
+class CUDAOnly(TorchDispatchMode):
+    """Refuses every operation that makes a tensor elsewhere; notes dtypes of convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dtypes: set[torch.dtype] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type != 'cuda':
-                raise AssertionError(f'{func} gave {tuple(tensor.shape)} on {tensor.device}')
+            if isinstance(tensor, Tensor):
+                assert tensor.is_cuda, f'{func} makes a tensor on {tensor.device}'
+        if func is torch.ops.mmcontnet.local_aggregation.default:
+            value, weight, kernel_size, impl = args
+            width = value.shape[1], weight.shape[1] // kernel_size**2, kernel_size
+            assert (impl, width in WIDTHS) == ('triton', True), (impl, width)
         if func is torch.ops.aten.convolution.default:
             self.dtypes.add(out.dtype)
         return out
 
 
 @contextmanager
-def autocast(dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast of CUDA; torch.autocast itself does nothing where there is no GPU."""
+def autocast(dtype: torch.dtype) -> Iterator[None]:
+    """Autocast of CUDA, of fp32 for none; torch.autocast does nothing where there is no GPU."""
     before = torch.get_autocast_dtype('cuda')
-    torch.set_autocast_enabled('cuda', dtype is not None)
-    torch.set_autocast_dtype('cuda', dtype or before)
+    torch.set_autocast_enabled('cuda', dtype != FP32)
+    torch.set_autocast_dtype('cuda', dtype if dtype != FP32 else before)
     try:
         yield
     finally:
@@ -55,22 +87,68 @@ def autocast(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def test_a_tensor_of_the_cpu_is_found() -> None:
-    with FakeTensorMode(), OnCuda(), pytest.raises(AssertionError, match='on cpu'):
+    with FakeTensorMode(), CUDAOnly(), pytest.raises(AssertionError, match='on cpu'):
         torch.zeros(2, device='cuda') + torch.zeros(())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('dtype', [None, torch.float16, torch.bfloat16], ids=str)
-@every_family
-def test_computes_with_nothing_but_cuda_tensors(family: Family, dtype: torch.dtype | None) -> None:
-    with FakeTensorMode(), torch.no_grad():
-        with torch.device('cuda'):
-            backbone = family(drop_path_rate=0.1)
-        # Strides and windows fit the first size and none of the second.
-        for training, size in product((True, False), ((64, 64), (70, 50))):
-            image = torch.empty(2, 3, *size, device='cuda')
-            backbone.train(training)
-            with autocast(dtype), OnCuda() as seen:
-                outs = backbone(image)
-            assert {out.device.type for out in outs} == {'cuda'}
-            assert (dtype or torch.float32) in seen.dtypes
+def on_cuda(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a network as :meth:`nn.Module.cuda`, which fakes lack, has them.
+
+    What a layer holds that is neither stays on the CPU.
+    """
+    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+    return {name: x.detach().cuda().requires_grad_(x.requires_grad) for name, x in tensors}
+
+
+def check(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    training: bool,
+) -> None:
+    image = torch.empty(2, 3, *size, device='cuda').to(memory_format=torch.channels_last)
+    network.train(training)
+    with CUDAOnly() as seen, autocast(dtype), torch.set_grad_enabled(training):
+        outs = torch.func.functional_call(network, state, (image,))
+    assert dtype in seen.dtypes
+    for out, stride in zip(outs, network.out_strides, strict=True):
+        assert out.is_cuda
+        assert out.shape[2:] == tuple(-(-side // stride) for side in size)
+        assert out.requires_grad == training
+
+
+def shorten(name: str, arch: str) -> dict[str, Any]:
+    """Return a variant of few blocks; those of a stage differ in pairs at most."""
+    return dict(ARCHS[name][arch], depths=(1, 1, 2, 1))
+
+
+def distinct() -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the variants that differ in more than their depths."""
+    kept = {repr((n, shorten(n, arch))): (n, arch, {}) for n in ARCHS for arch in ARCHS[n]}
+    return list(kept.values())
+
+
+@pytest.mark.parametrize(('name', 'arch', 'options'), distinct() + OPTIONS)
+def test_every_variant_computes_with_cuda_tensors_alone(
+    name: str, arch: str, options: dict[str, Any]
+) -> None:
+    fields = shorten(name, arch)
+    native = (fields.get('img_size', 224),) * 2
+    with FakeTensorMode():
+        network = getattr(backbones, name)(fields, **options)
+        state = on_cuda(network)
+        check(network, state, ODD, FP16, training=True)
+        check(network, state, native, BF16, training=False)
+        check(network, state, native, FP32, training=True)
+
+
+if __name__ == '__main__':
+    with FakeTensorMode():
+        for name, arch in ((n, a) for n in ARCHS for a in ARCHS[n]):
+            network = getattr(backbones, name)(arch)
+            native = (ARCHS[name][arch].get('img_size', 224),) * 2
+            state = on_cuda(network)
+            for case in itertools.product((native, ODD), (FP32, FP16, BF16), (False, True)):
+                check(network, state, *case)
+            print(name, arch, flush=True)

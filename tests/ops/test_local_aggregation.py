@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -45,6 +46,25 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     'transposed': lambda x: x.mT.contiguous().mT,
 }
+
+
+class Width(NamedTuple):
+    """A local aggregation of a network, and the side of its map for images of 224 pixels."""
+
+    channels: int
+    groups: int
+    kernel_size: int
+    side: int
+    margin: int = 0
+
+
+# tests/backbones/test_fake_cuda.py checks that networks have no others.
+COTNET = [Width(c, c // 8, 3, side) for c, side in ((64, 56), (128, 28), (256, 14), (512, 7))]
+COTNEXT = [Width(c, c // 8, 3, side) for c, side in ((48, 56), (96, 28), (192, 14), (384, 7))]
+SAN = [
+    Width(16, 2, 3, 112, 1),
+    *(Width(c, c // 8, 7, side, 3) for c, side in ((64, 56), (128, 28), (256, 14), (512, 7))),
+]
 
 
 def make_inputs(
