@@ -107,3 +107,24 @@ def test_a_bias_in_factors_is_their_product_in_values_and_gradients(dtype: torch
     for ours, theirs in zip(*results, strict=True):
         atol = eps * float(theirs.detach().abs().max())
         torch.testing.assert_close(ours.to(precise), theirs.to(precise), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_a_bias_in_factors_never_exists_as_a_whole(half: bool) -> None:
+    shapes = [(2, 2, 256, 8), (2, 2, 64, 8), (2, 2, 64, 8), (2, 256, 5), (64, 5)]
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    dtype = torch.bfloat16 if half else torch.float32
+    storages: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with (
+        torch.autocast('cpu', torch.bfloat16, enabled=half),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+    ):
+        out = low_rank_biased_attention(*(x.to(dtype) for x in inputs[:3]), *inputs[3:])
+    assert out.dtype == dtype
+    # Of the logits (2, 2, 256, 64): queries and output with their factors are 13 channels each.
+    assert sum(storages.values()) < 0.75 * 2 * 2 * 256 * 64 * dtype.itemsize
