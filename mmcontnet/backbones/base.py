@@ -96,7 +96,11 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
 
 
 def init_parameters(
-    network: nn.Module, *, convolutions: bool = False, linear_layers: bool = False
+    network: nn.Module,
+    *,
+    convolutions: bool = False,
+    linear_layers: bool = False,
+    shift_init: str = 'shift',
 ) -> None:
     """Initialise a network's layers; ACmix's convolution paths have a start of their own.
 
@@ -105,8 +109,14 @@ def init_parameters(
         convolutions: Give convolutions He's normal distribution by fan-out, and zero biases.
         linear_layers: Give linear layers a truncated normal distribution of standard deviation
             0.02, and zero biases.
+        shift_init: Start of ACmix's shift convolutions, see :meth:`ConvolutionPath.init_shift`.
+
+    Raises:
+        ValueError: For another ``shift_init``.
     """
     paths = [module for module in network.modules() if isinstance(module, ConvolutionPath)]
+    for path in paths:
+        path.init_shift(shift_init)
     skipped = {module for path in paths for module in path.modules()}
     for module in network.modules():
         if module in skipped:

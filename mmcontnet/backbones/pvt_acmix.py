@@ -59,6 +59,8 @@ class PVTACmix(HybridBackbone):
     Args:
         arch: ``'t'``, ``'s'``, or a dict with the fields of ``ARCHS['t']``.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
+        shift_init: How the shift convolutions start: ``'shift'``, ``'fixed'`` (shifts that are not
+            trained) or ``'random'`` (table 7).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
@@ -71,6 +73,7 @@ class PVTACmix(HybridBackbone):
         arch: str | Mapping[str, Any] = 't',
         *,
         combine: str = 'rates',
+        shift_init: str = 'shift',
         drop_path_rate: float = 0.0,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
@@ -101,4 +104,4 @@ class PVTACmix(HybridBackbone):
             return SequentialStage(*[embedding(i, embed_dims[i - 1])] if i else (), *blocks)
 
         super().__init__(build_stem, build_stage, embed_dims, _STRIDES, **kwargs)
-        init_parameters(self, linear_layers=True)
+        init_parameters(self, linear_layers=True, shift_init=shift_init)

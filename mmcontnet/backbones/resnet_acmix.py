@@ -42,13 +42,16 @@ class ResNetACmix(HybridBackbone):
     Outputs lie at strides 4/8/16/32 and have 256/512/1024/2048 channels. Inputs of any size work.
 
     The shift convolutions start from shifts, as in the paper (table 7); the released network starts
-    them at random. The paper's parameters (10.6, 14.6 and 18.6M) seem to count their weights twice.
+    them at random (``shift_init='random'``). The paper's parameters (10.6, 14.6 and 18.6M) seem to
+    count their weights twice.
 
     Args:
         arch: ``'26'``, ``'38'``, ``'50'``, or a dict with the fields of ``ARCHS['50']``.
         kernel_att: Side of attention's window in pixels of the map, odd.
         num_heads: Attention heads in all stages.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
+        shift_init: How the shift convolutions start: ``'shift'``, ``'fixed'`` (shifts that are not
+            trained) or ``'random'`` (table 7).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
@@ -63,6 +66,7 @@ class ResNetACmix(HybridBackbone):
         kernel_att: int = 7,
         num_heads: int = 4,
         combine: str = 'rates',
+        shift_init: str = 'shift',
         drop_path_rate: float = 0.0,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
@@ -102,4 +106,4 @@ class ResNetACmix(HybridBackbone):
             return SequentialStage(*blocks)
 
         super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
-        init_parameters(self, convolutions=True)
+        init_parameters(self, convolutions=True, shift_init=shift_init)

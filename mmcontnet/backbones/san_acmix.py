@@ -18,6 +18,7 @@ from .base import (
     HybridBackbone,
     SequentialStage,
     drop_path_rates,
+    init_parameters,
     resolve_arch,
 )
 
@@ -77,6 +78,8 @@ class SANACmix(HybridBackbone):
     Args:
         arch: ``'10'``, ``'15'``, ``'19'``, or a dict with the fields of ``ARCHS['10']``.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
+        shift_init: How the shift convolutions start: ``'shift'``, ``'fixed'`` (shifts that are not
+            trained) or ``'random'`` (table 7).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
@@ -89,6 +92,7 @@ class SANACmix(HybridBackbone):
         arch: str | Mapping[str, Any] = '10',
         *,
         combine: str = 'rates',
+        shift_init: str = 'shift',
         drop_path_rate: float = 0.0,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
@@ -117,3 +121,4 @@ class SANACmix(HybridBackbone):
             )
 
         super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
+        init_parameters(self, shift_init=shift_init)

@@ -158,6 +158,8 @@ class SwinACmix(HybridBackbone):
         arch: ``'t'``, ``'s'``, or a dict with the fields of ``ARCHS['t']``.
         window_size: Side of attention's windows in pixels of the map.
         combine: How the paths are added up, see :class:`mmcontnet.layers.PathSum` (table 6).
+        shift_init: How the shift convolutions start: ``'shift'``, ``'fixed'`` (shifts that are not
+            trained) or ``'random'`` (table 7).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
@@ -171,6 +173,7 @@ class SwinACmix(HybridBackbone):
         *,
         window_size: int = 7,
         combine: str = 'rates',
+        shift_init: str = 'shift',
         drop_path_rate: float = 0.0,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
@@ -197,7 +200,7 @@ class SwinACmix(HybridBackbone):
         for i, stage in enumerate(self.stages):
             if i not in self.out_indices:
                 stage.register_module('norm', None)  # no output, no parameters
-        init_parameters(self, linear_layers=True)
+        init_parameters(self, linear_layers=True, shift_init=shift_init)
 
     def _output(self, i: int, x: Tensor) -> Tensor:
         stage: Any = self.stages[i]

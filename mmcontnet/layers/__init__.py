@@ -1,6 +1,6 @@
 """The papers' building blocks: modules with parameters, one concept a file."""
 
-from .acmix import COMBINATIONS, ConvolutionPath, PathSum, SlidingACmix
+from .acmix import COMBINATIONS, SHIFT_INITS, ConvolutionPath, PathSum, SlidingACmix
 from .cmt import CMTBlock, LightweightAttention
 from .cot import CONTEXTS, CoTLayer, SplitAttention
 from .gelu import apply_gelu
@@ -33,6 +33,7 @@ __all__ = [
     'PositionedPatchEmbedding',
     'RelativePositionBias',
     'ResNetStem',
+    'SHIFT_INITS',
     'SANBlock',
     'SequencePositionEncoding',
     'SlidingACmix',

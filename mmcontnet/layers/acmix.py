@@ -11,6 +11,8 @@ from .inline import can_inline, can_inline_conv
 
 #: Ways to add up the paths (table 6), F = alpha * attention + beta * convolution.
 COMBINATIONS = ('rates', 'complement', 'attention_rate', 'sum')
+#: Starts of the shift convolutions (table 7).
+SHIFT_INITS = ('shift', 'fixed', 'random')
 _KERNEL_SIZE = 3
 
 
@@ -54,9 +56,29 @@ class ConvolutionPath(nn.Module):
             groups=head_channels,
             bias=False,
         )
-        # The released ResNet overwrites this with a random start; table 7 shows what it is worth.
-        with torch.no_grad():
-            self.shift.weight.copy_(torch.eye(taps).unflatten(1, (_KERNEL_SIZE, _KERNEL_SIZE)))
+        self.init_shift('shift')
+
+    def init_shift(self, start: str) -> None:
+        """Start the grouped convolution.
+
+        Args:
+            start: One of ``SHIFT_INITS``: from shifts; from shifts, and without training; or from
+                He's normal distribution, as in the released ResNet.
+
+        Raises:
+            ValueError: For another ``start``.
+        """
+        if start not in SHIFT_INITS:
+            choices = ', '.join(map(repr, SHIFT_INITS))
+            raise ValueError(f'shift_init must be one of {choices}, got {start!r}')
+        if start == 'random':
+            nn.init.kaiming_normal_(self.shift.weight, mode='fan_out', nonlinearity='relu')
+        else:
+            shifts = torch.eye(_KERNEL_SIZE**2).unflatten(1, (_KERNEL_SIZE, _KERNEL_SIZE))
+            with torch.no_grad():
+                self.shift.weight.copy_(shifts)
+        if start == 'fixed':
+            self.shift.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, groups * head_channels, H, W) -> (B, head_channels * num_heads, H', W')."""

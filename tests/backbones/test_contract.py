@@ -13,7 +13,7 @@ from torch import nn
 from mmcontnet import backbones
 from mmcontnet.backbones.base import Stage
 from mmcontnet.backbones.swin_acmix import SwinACmixStage
-from mmcontnet.layers import COMBINATIONS, PathSum
+from mmcontnet.layers import COMBINATIONS, SHIFT_INITS, ConvolutionPath, PathSum
 from mmcontnet.ops import force_reference, reference_forced
 
 from ..families import ALL, CONTNET, FAMILIES, SWIN_ACMIX, Family, blocks, every_family, wrapped
@@ -323,10 +323,11 @@ def test_inputs_that_cannot_be_computed_are_refused(family: Family) -> None:
             family()(torch.randn(shape))
 
 
+ACMIX = [family for family in FAMILIES if 'ACmix' in family.type]
+
+
 @pytest.mark.parametrize('combine', COMBINATIONS)
-@pytest.mark.parametrize(
-    'family', [f for f in FAMILIES if 'ACmix' in f.type], ids=lambda family: family.type
-)
+@pytest.mark.parametrize('family', ACMIX, ids=lambda family: family.type)
 def test_all_blocks_of_acmix_add_up_their_paths_as_combine_says(
     family: Family, combine: str
 ) -> None:
@@ -334,6 +335,23 @@ def test_all_blocks_of_acmix_add_up_their_paths_as_combine_says(
     assert len(sums) >= 5 and {module.combine for module in sums} == {combine}
     with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'mean'"):
         family(combine='mean')
+
+
+@pytest.mark.parametrize('family', ACMIX, ids=lambda family: family.type)
+def test_shift_convolutions_of_acmix_start_as_shift_init_says(family: Family) -> None:
+    for shift_init in SHIFT_INITS:
+        paths = [
+            module.shift.weight
+            for module in family(shift_init=shift_init).modules()
+            if isinstance(module, ConvolutionPath)
+        ]
+        assert len(paths) >= 5
+        for weight in paths:
+            assert weight.requires_grad == (shift_init != 'fixed')
+            shifts = torch.eye(9).view(9, 3, 3).expand_as(weight)
+            assert torch.equal(weight, shifts) == (shift_init != 'random')
+    with pytest.raises(ValueError, match="shift_init must be one of 'shift', .* got 'zero'"):
+        family(shift_init='zero')
 
 
 @every_family

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 
-import pytest
 import torch
 from torch import Tensor
 
