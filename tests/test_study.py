@@ -30,6 +30,16 @@ def test_the_networks_of_a_study_have_equal_macs(config: Path) -> None:
     assert cost.multiply_adds == pytest.approx(70e6, rel=0.075)
 
 
+def test_options_make_a_network_of_their_own() -> None:
+    path = str(ROOT / 'configs/studies/cont_fashion_mnist.py')
+    network = load_tool('study').Network.parse(
+        f'{path}@model.backbone.pos_encoding=1d@optim_wrapper.optimizer.lr=0.1'
+    )
+    assert network.name == 'cont_fashion_mnist@pos_encoding=1d@lr=0.1'
+    cfg = network.load()
+    assert cfg.model.backbone.pos_encoding == '1d' and cfg.optim_wrapper.optimizer.lr == 0.1
+
+
 @pytest.mark.slow
 def test_a_study_trains_what_is_missing_and_says_what_failed(tmp_path: Path) -> None:
     make_class_folders(tmp_path / 'data/imagenet')

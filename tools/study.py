@@ -1,8 +1,9 @@
 """Train networks with several seeds, and compare their scores.
 
-Each config is trained once a seed by tools/train.py, in OUT/CONFIG/SEED. What was trained before is
-not trained again, and what was stopped goes on where it was: the same command, with more configs or
-seeds too, completes a study. OUT/study.json and OUT/study.md have the last score of each run, their
+Each config is trained once a seed by tools/train.py, in OUT/CONFIG/SEED. Options may follow it:
+CONFIG@KEY=VALUE@KEY=VALUE is a network of its own. What was trained before is not trained again,
+and what was stopped goes on where it was: the same command, with more networks or seeds too,
+completes a study. OUT/study.json and OUT/study.md have the last score of each run, their
 mean and standard deviation, and the difference of each two networks: its mean over the seeds, and
 the standard error of that mean.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -21,21 +23,57 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
 
 from mmcontnet.analysis import report
 from mmcontnet.analysis.complexity import Cost, complexity, default_shape
 from mmcontnet.engine import load_config
+from mmcontnet.engine.config import ConfigOptions
 from mmcontnet.errors import UserError
 from mmcontnet.output import check_out
 
 TRAIN = Path(__file__).with_name('train.py')
 
 
+class Network(NamedTuple):
+    """A config, and options that change it, each ``KEY=VALUE``."""
+
+    config: str
+    options: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """Read ``CONFIG@KEY=VALUE@KEY=VALUE``."""
+        config, *options = text.split('@')
+        return cls(config, tuple(options))
+
+    @property
+    def name(self) -> str:
+        """Name for the tables, and for a folder."""
+        changes = (
+            f'@{option.rpartition("=")[0].split(".")[-1]}={option.rpartition("=")[2]}'
+            for option in self.options
+        )
+        return Path(self.config).stem + re.sub(r'[^\w@=.,()-]', '_', ''.join(changes))
+
+    def load(self) -> Config:
+        """Read the config.
+
+        Raises:
+            UserError: If that fails, or an option does not fit into it.
+        """
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='*', action=ConfigOptions)
+        args = parser.parse_args(['--cfg-options', *self.options])
+        return load_config(self.config, args.cfg_options)
+
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = report.tool_parser(__doc__)
-    parser.add_argument('configs', nargs='+', type=Path)
+    parser.add_argument('networks', nargs='+', type=Network.parse, metavar='CONFIG[@KEY=VALUE...]')
     parser.add_argument('--out', type=Path, required=True, help='folder of the runs and tables')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='N')
     parser.add_argument('--metric', default='accuracy/top1', help='default: %(default)s')
@@ -50,35 +88,36 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(config: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def train(network: Network, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train one network with one seed, unless that was done; return its score and seconds.
 
     Raises:
         UserError: If it failed, or was trained before with other options.
     """
-    folder = args.out / config.stem / str(seed)
+    folder = args.out / network.name / str(seed)
     result, log = folder / 'result.json', folder / 'log.txt'
     if result.exists():
         found = json.loads(result.read_text())
-        if found['options'] != args.cfg_options:
+        if found['options'] != [*network.options, *args.cfg_options]:
             raise UserError(f'{folder} was trained with --cfg-options {" ".join(found["options"])}')
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(folder), '--resume']
-    options = ['--cfg-options', f'randomness.seed={seed}', *args.cfg_options]
+    options = [*network.options, *args.cfg_options]
+    command = [sys.executable, str(TRAIN), network.config, '--work-dir', str(folder), '--resume']
+    command += ['--cfg-options', f'randomness.seed={seed}', *options]
     start = time.monotonic()
     with open(log, 'w') as output:
-        code = subprocess.run([*command, *options], stdout=output, stderr=output).returncode
+        code = subprocess.run(command, stdout=output, stderr=output).returncode
     if code:
         last = [line for line in log.read_text().splitlines() if line.strip()][-1:]
-        raise UserError(f'{config.stem} with seed {seed} failed, see {log}: {"".join(last)}')
+        raise UserError(f'{network.name} with seed {seed} failed, see {log}: {"".join(last)}')
     found = dict(
         score=last_score(folder, args.metric),
         seconds=round(time.monotonic() - start),
-        options=args.cfg_options,
+        options=options,
     )
     report.write_json(result, found)
-    print(f'{config.stem}, seed {seed}: {found["score"]:.2f} in {found["seconds"]} s', flush=True)
+    print(f'{network.name}, seed {seed}: {found["score"]:.2f} in {found["seconds"]} s', flush=True)
     return found
 
 
@@ -111,9 +150,9 @@ def compare(scores: dict[str, dict[int, float]]) -> dict[str, dict[str, list[flo
 
 
 @cache
-def cost_of(config: Path, shape: tuple[int, ...] | None) -> Cost:
-    """Count parameters and MACs of a config's network."""
-    cfg = load_config(str(config))
+def cost_of(network: Network, shape: tuple[int, ...] | None) -> Cost:
+    """Count parameters and MACs of a network."""
+    cfg = network.load()
     return complexity(cfg, shape or default_shape(cfg)).total
 
 
@@ -121,18 +160,18 @@ def write(args: argparse.Namespace, runs: dict[str, dict[int, dict[str, Any]]]) 
     """Write both files from what there is, and return what is in the one for people."""
     scores = {name: {s: run['score'] for s, run in some.items()} for name, some in runs.items()}
     gaps, networks = compare(scores), []
-    for config in (config for config in args.configs if runs.get(config.stem)):
-        values = list(scores[config.stem].values())
-        cost = cost_of(config, tuple(args.shape) if args.shape else None)
+    for network in (network for network in args.networks if runs.get(network.name)):
+        values = list(scores[network.name].values())
+        cost = cost_of(network, tuple(args.shape) if args.shape else None)
         networks.append(
             dict(
-                network=config.stem,
+                network=network.name,
                 parameters=cost.parameters,
                 macs=cost.multiply_adds,
                 mean=statistics.mean(values),
                 deviation=statistics.stdev(values) if len(values) > 1 else None,
-                runs=runs[config.stem],
-                differences=gaps[config.stem],
+                runs=runs[network.name],
+                differences=gaps[network.name],
             )
         )
     content = dict(metric=args.metric, options=args.cfg_options, networks=networks)
@@ -177,17 +216,17 @@ def main() -> None:
     args = parse_args()
     with report.quiet_tool('study.py'):
         check_out(args.out)
-        for config in args.configs:
-            load_config(str(config))  # before hours of work
-        runs: dict[str, dict[int, dict[str, Any]]] = {config.stem: {} for config in args.configs}
+        for network in args.networks:
+            network.load()  # before hours of work
+        runs: dict[str, dict[int, dict[str, Any]]] = {n.name: {} for n in args.networks}
         failed, tables = [], ''
         # Seed by seed: a study that is stopped has all networks.
-        tasks = [(config, seed) for seed in args.seeds for config in args.configs]
+        tasks = [(network, seed) for seed in args.seeds for network in args.networks]
         with ThreadPoolExecutor(args.jobs) as pool:
             results = [(task, pool.submit(train, *task, args)) for task in tasks]
-            for (config, seed), result in results:
+            for (network, seed), result in results:
                 try:
-                    runs[config.stem][seed] = result.result()
+                    runs[network.name][seed] = result.result()
                     tables = write(args, runs)
                 except UserError as error:
                     failed.append(str(error))
