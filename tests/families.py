@@ -64,7 +64,13 @@ STRIDES = (4, 8, 16, 32)
 FAMILIES = [
     Family('ConTNet', dict(arch=CONTNET), (16, 32, 64, 128), (8, 16, 32, 32), dict(arch='s')),
     Family('ConTNet', POOL, (16, 32, 64, 128), STRIDES, dict(arch='s', downsample='pool')),
-    Family('CoTNet', dict(arch=COTNET), (32, 64, 96, 128), STRIDES, dict(arch='next50')),
+    Family(
+        'CoTNet',
+        dict(arch=COTNET, zero_init_residual=False),
+        (32, 64, 96, 128),
+        STRIDES,
+        dict(arch='next50'),
+    ),
     Family('ResNetACmix', dict(arch=RESNET_ACMIX), (32, 48, 64, 96), STRIDES, dict(arch='26')),
     Family('SwinACmix', dict(arch=SWIN_ACMIX), (8, 16, 24, 32), STRIDES, dict(arch='t')),
     Family('SANACmix', dict(arch=SAN_ACMIX), (32, 64, 96, 128), STRIDES, dict(arch='10')),

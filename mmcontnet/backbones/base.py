@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import ConvolutionPath
+from ..layers import Bottleneck, ConvolutionPath
 from ..ops import force_reference, reference_forced
 
 NUM_STAGES = 4
@@ -101,6 +101,7 @@ def init_parameters(
     convolutions: bool = False,
     linear_layers: bool = False,
     shift_init: str = 'shift',
+    zero_init_residual: bool = False,
 ) -> None:
     """Initialise a network's layers; ACmix's convolution paths have a start of their own.
 
@@ -110,6 +111,8 @@ def init_parameters(
         linear_layers: Give linear layers a truncated normal distribution of standard deviation
             0.02, and zero biases.
         shift_init: Start of ACmix's shift convolutions, see :meth:`ConvolutionPath.init_shift`.
+        zero_init_residual: Start the last norm of each bottleneck at zero, and so each bottleneck
+            as its shortcut (arXiv:1706.02677, section 5.1).
 
     Raises:
         ValueError: For another ``shift_init``.
@@ -117,6 +120,10 @@ def init_parameters(
     paths = [module for module in network.modules() if isinstance(module, ConvolutionPath)]
     for path in paths:
         path.init_shift(shift_init)
+    if zero_init_residual:
+        for module in network.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.norm3.weight)
     skipped = {module for path in paths for module in path.modules()}
     for module in network.modules():
         if module in skipped:

@@ -87,6 +87,8 @@ class CoTNet(HybridBackbone):
         cot_stages: Stages, 0-3, that have CoT layers in place of the 3x3 convolutions, or of split
             attention in SE-CoTNetD (table 6); None is the arch's own choice.
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
+        zero_init_residual: Whether the last norm of each bottleneck starts at zero, as in the
+            released network.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
@@ -100,6 +102,7 @@ class CoTNet(HybridBackbone):
         context: str = 'full',
         cot_stages: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
+        zero_init_residual: bool = True,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
         fields = resolve_arch(arch, ARCHS, 'CoTNet')
@@ -139,7 +142,7 @@ class CoTNet(HybridBackbone):
             return SequentialStage(*blocks)
 
         super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
-        init_parameters(self, convolutions=True)
+        init_parameters(self, convolutions=True, zero_init_residual=zero_init_residual)
 
 
 def _layer(

@@ -53,6 +53,8 @@ class ResNetACmix(HybridBackbone):
         shift_init: How the shift convolutions start: ``'shift'``, ``'fixed'`` (shifts that are not
             trained) or ``'random'`` (table 7).
         drop_path_rate: Stochastic depth of the last block; the others' rise linearly from 0.
+        zero_init_residual: Whether the last norm of each bottleneck starts at zero; it does not in
+            the released network.
         **kwargs: The arguments of all backbones, see :class:`HybridBackbone`.
 
     Raises:
@@ -68,6 +70,7 @@ class ResNetACmix(HybridBackbone):
         combine: str = 'rates',
         shift_init: str = 'shift',
         drop_path_rate: float = 0.0,
+        zero_init_residual: bool = False,
         **kwargs: Unpack[BackboneKwargs],
     ) -> None:
         fields = resolve_arch(arch, ARCHS, 'ResNetACmix')
@@ -106,4 +109,6 @@ class ResNetACmix(HybridBackbone):
             return SequentialStage(*blocks)
 
         super().__init__(build_stem, build_stage, channels, (4, 8, 16, 32), **kwargs)
-        init_parameters(self, convolutions=True, shift_init=shift_init)
+        init_parameters(
+            self, convolutions=True, shift_init=shift_init, zero_init_residual=zero_init_residual
+        )

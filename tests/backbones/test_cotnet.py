@@ -1,10 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from mmcontnet.backbones import CoTNet
+from mmcontnet.backbones import CoTNet, ResNetACmix
 from mmcontnet.backbones.cotnet import BlurPool
-from mmcontnet.layers import CoTLayer
+from mmcontnet.layers import Bottleneck, CoTLayer
+
+from .. import families
 
 
 def test_only_se_cotnetd152_strides_by_a_blur_after_the_layer() -> None:
@@ -45,3 +49,18 @@ def test_without_cot_layers_it_is_a_resnet() -> None:
     assert all(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) for layer in layers)
     # ResNet-50 less its classifier.
     assert sum(p.numel() for p in backbone.parameters()) == 25_557_032 - 1000 * (2048 + 1)
+
+
+@pytest.mark.parametrize('backbone', [CoTNet, ResNetACmix])
+def test_zero_init_residual_starts_bottlenecks_as_their_shortcuts(backbone: Any) -> None:
+    arch = dict(families.COTNET if backbone is CoTNet else families.RESNET_ACMIX)
+    for zero in (True, False):
+        network = backbone(arch, zero_init_residual=zero).eval()
+        blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
+        assert len(blocks) == 5
+        for block in blocks:
+            if block.shortcut is None:
+                x = torch.rand(2, block.conv1.in_channels, 8, 8)
+                assert torch.equal(block(x), x) == zero
+    # As the released networks start.
+    assert backbone(arch).stages[0][0].norm3.weight.any() == (backbone is ResNetACmix)
