@@ -72,7 +72,7 @@ setup(
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     # No mmcv: it must be compiled against the torch that is installed (tools/setup_env.py does so).
-    install_requires=['torch>=2.4', 'numpy', 'msgspec', 'onedl-mmengine>=0.10.12'],
+    install_requires=['torch>=2.4', 'numpy', 'msgspec', 'onedl-mmengine>=0.10.12', 'safetensors'],
     extras_require={
         'det': ['onedl-mmdetection>=3.5.1'],
         'seg': ['onedl-mmsegmentation>=1.4.2'],

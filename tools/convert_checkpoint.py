@@ -23,7 +23,7 @@ def main() -> None:
     """Parse the command line and convert."""
     parser = tool_parser(__doc__)
     parser.add_argument('src', help="the authors' checkpoint")
-    parser.add_argument('dst', help='file to write')
+    parser.add_argument('dst', help='file to write; .safetensors writes that format')
     parser.add_argument(
         '--ema',
         action=argparse.BooleanOptionalAction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -123,7 +124,8 @@ def convert_checkpoint(
 
     Args:
         source: The authors' checkpoint.
-        destination: Written as ``{'state_dict': ..., 'meta': {'backbone': ...}}``.
+        destination: Written as ``{'state_dict': ..., 'meta': {'backbone': ...}}``; with the suffix
+            ``.safetensors`` as the tensors, and ``backbone`` as JSON among the metadata.
         ema: Take the EMA of the weights (True; under ``state_dict_ema`` or ``model_ema``) or the
             weights themselves (False; under ``state_dict`` or ``model``) of a file that tells them
             apart; None takes the EMA if there is one.
@@ -147,12 +149,8 @@ def convert_checkpoint(
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=destination.name)
     try:
-        # Through memory: torch.save turns a full disk into a RuntimeError that does not say so.
-        content = io.BytesIO()
-        meta = {'backbone': converted.backbone}
-        torch.save({'state_dict': converted.state_dict, 'meta': meta}, content)
         with os.fdopen(handle, 'wb') as file:
-            file.write(content.getbuffer())
+            file.write(_serialise(converted, destination.suffix.lower() == '.safetensors'))
         # mkstemp makes files for their owner alone; a checkpoint is shared like any other file.
         os.chmod(temporary, 0o644)
         os.replace(temporary, destination)
@@ -160,3 +158,17 @@ def convert_checkpoint(
         os.unlink(temporary)
         raise
     return converted
+
+
+def _serialise(converted: Converted, safetensors: bool) -> bytes | memoryview:
+    """Return the content of a file; files are not left to libraries, which hide a full disk."""
+    if safetensors:
+        from safetensors.torch import save  # not needed for any other file
+
+        tensors = {key: value.contiguous() for key, value in converted.state_dict.items()}
+        return save(tensors, {'format': 'pt', 'backbone': json.dumps(converted.backbone)})
+    content = io.BytesIO()
+    torch.save(
+        {'state_dict': converted.state_dict, 'meta': {'backbone': converted.backbone}}, content
+    )
+    return content.getbuffer()

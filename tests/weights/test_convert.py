@@ -1,6 +1,7 @@
 """Key maps of all variants, and the converter; test_parity.py has eleven networks in numbers."""
 
 import argparse
+import json
 import math
 import re
 from functools import cache
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones.cotnet import ARCHS as COTNETS
+from mmcontnet.checkpoint import read_checkpoint
 from mmcontnet.errors import CheckpointError
 from mmcontnet.necks import CMTNeck
 from mmcontnet.weights import convert_checkpoint, convert_state_dict
@@ -366,6 +368,22 @@ def test_a_converted_file_initialises_the_backbone_of_a_detector(tmp_path: Path)
     detector.init_weights()
     for key, value in detector.state_dict().items():
         assert torch.equal(value, converted[key]), key
+
+
+def test_safetensors_are_written_and_read(tmp_path: Path) -> None:
+    library = pytest.importorskip('safetensors')
+    write = pytest.importorskip('safetensors.torch').save_file
+    torch.save(author_state_dict(record('cont-s')['state_dict']), tmp_path / 'author.pth')
+    converted = convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.safetensors')
+    with library.safe_open(tmp_path / 'ours.safetensors', 'pt') as file:
+        assert json.loads(file.metadata()['backbone']) == converted.backbone
+    found = read_checkpoint(tmp_path / 'ours.safetensors')
+    assert found.keys() == converted.state_dict.keys()
+    assert all(torch.equal(value, converted.state_dict[key]) for key, value in found.items())
+    # And again, as an author's file.
+    write(dict(author_state_dict(record('cont-s')['state_dict'])), tmp_path / 'author.safetensors')
+    again = convert_checkpoint(tmp_path / 'author.safetensors', tmp_path / 'ours.pth').state_dict
+    assert all(torch.equal(value, again[key]) for key, value in found.items())
 
 
 def test_weights_of_no_known_family_are_named_and_nothing_is_written(tmp_path: Path) -> None:
