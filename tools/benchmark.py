@@ -40,6 +40,9 @@ def parse_args() -> argparse.Namespace:
     formats = list(MEMORY_FORMATS)
     parser.add_argument('--memory-format', choices=formats, default='channels_last')
     parser.add_argument('--compile', action='store_true', help='use torch.compile')
+    parser.add_argument(
+        '--onnxruntime', action='store_true', help='measure each network in onnxruntime as well'
+    )
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if there is a GPU')
     parser.add_argument('--warmup', default=3, help='steps before the first sample', **number)
     parser.add_argument('--rounds', default=20, help='samples of each network (>= 5)', **number)
@@ -83,7 +86,8 @@ def main() -> None:
         )
         for step in STEPS:
             print()
-            report.print_table([step, *HEADER], [row(result, step) for result in results])
+            rows = [row(result, step) for result in results if step in result]
+            report.print_table([step, *HEADER], rows)
         if args.json:
             environment = dict(machine=machine, threads=threads, torch=torch.__version__)
             content = dict(settings=asdict(settings), environment=environment, results=results)

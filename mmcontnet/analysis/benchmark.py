@@ -16,11 +16,13 @@ import ctypes
 import multiprocessing
 import re
 import statistics
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from timeit import timeit
 from typing import Any
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from ..builders import network_errors
+from ..errors import UserError
 from .complexity import count
 from .inspection import image_channels
 from .networks import build_network
@@ -57,6 +60,7 @@ class Settings:
     device: str = 'cpu'
     warmup: int = 3
     rounds: int = 20
+    onnxruntime: bool = False
 
 
 def keep_freed_memory() -> None:
@@ -71,7 +75,9 @@ def keep_freed_memory() -> None:
 
 
 class Stepper:
-    """A network, from images (B, C, H, W) to a tensor or several, ready to run both steps."""
+    """A network, from images (B, C, H, W) to a tensor or several, ready to run its steps."""
+
+    steps: Sequence[str] = STEPS
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         self.dtype = DTYPES[settings.dtype]
@@ -81,8 +87,7 @@ class Stepper:
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
         if settings.compile:
             self.network = torch.compile(self.network, dynamic=False)
-        size = settings.batch_size, image_channels(network), *settings.shape
-        images = torch.randn(size, device=settings.device)
+        images = random_images(network, settings).to(settings.device)
         self.images = images.contiguous(memory_format=memory_format)
 
     def forward(self) -> None:
@@ -109,17 +114,51 @@ class Stepper:
         return timeit(getattr(self, step), timer=timer, number=steps) / steps
 
 
+class OnnxStepper(Stepper):
+    """A network that onnxruntime computes on the CPU, with as many threads as PyTorch has."""
+
+    steps = ('forward',)
+
+    def __init__(self, network: nn.Module, settings: Settings) -> None:
+        import onnxruntime  # an extra of this package
+
+        images = random_images(network, settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            program = torch.onnx.export(
+                network.eval(), (images,), dynamo=True, input_names=['image'], verbose=False
+            )
+        assert program is not None  # what dynamo=True returns
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(
+            program.model_proto.SerializeToString(), options, ['CPUExecutionProvider']
+        )
+        self.feed = dict(image=images.numpy())
+
+    def forward(self) -> None:
+        """Predict a batch."""
+        self.session.run(None, self.feed)
+
+
+def random_images(network: nn.Module, settings: Settings) -> Tensor:
+    """Make images, (B, C, H, W)."""
+    return torch.randn(settings.batch_size, image_channels(network), *settings.shape)
+
+
 def measure_times(
     steppers: Sequence[Stepper], settings: Settings, report: Callable[[str], None]
 ) -> list[dict[str, list[float]]]:
     """Time networks in turns: for each, by step, the seconds that a step took in every round."""
-    samples: list[dict[str, list[float]]] = [{step: [] for step in STEPS} for _ in steppers]
+    samples: list[dict[str, list[float]]] = [{step: [] for step in s.steps} for s in steppers]
     for step in STEPS:
         report(f'warming up: {step}')
-        # The last of the steps tells how many of them make a sample.
-        took = [[stepper.time(step) for _ in range(settings.warmup)][-1] for stepper in steppers]
-        repeats = [max(1, round(SAMPLE_TIME / seconds)) for seconds in took]
-        turns = list(zip(steppers, repeats, samples, strict=True))
+        turns = []
+        for stepper, sample in zip(steppers, samples, strict=True):
+            if step in sample:
+                # The last of the steps tells how many of them make a sample.
+                took = [stepper.time(step) for _ in range(settings.warmup)][-1]
+                turns.append((stepper, max(1, round(SAMPLE_TIME / took)), sample))
         for i in range(settings.rounds):
             report(f'{step}: round {i + 1} of {settings.rounds}')
             # In both directions: no network always runs after the same one.
@@ -181,13 +220,18 @@ def benchmark(
         report: Is told the progress.
 
     Returns:
-        For each network its ``network``, the counts of an image, and by step: ``seconds`` of every
-        sample, the quartiles of ``milliseconds_per_image`` and of ``speed``, which is above 1 where
-        a network is faster than the first in the same round, and ``peak_memory_bytes`` or None.
+        For each network, and with ``onnxruntime`` for each once more as ``NAME, onnxruntime``,
+        which has no training, its ``network``, the counts of an image, and by step: ``seconds`` of
+        every sample, the quartiles of ``milliseconds_per_image`` and of ``speed``, which is above 1
+        where a network is faster than the first in the same round, and ``peak_memory_bytes`` or
+        None.
 
     Raises:
-        UserError: If a network cannot be built or run.
+        UserError: If a network cannot be built or run, or onnxruntime is not there or cannot do
+            what the settings say.
     """
+    if settings.onnxruntime:
+        _check_onnxruntime(settings)
     keep_freed_memory()
     torch.manual_seed(0)
     steppers, results = [], []
@@ -197,24 +241,20 @@ def benchmark(
         with network_errors(name):
             image = torch.empty(1, image_channels(network), *settings.shape)
             cost = count(deepcopy(network), image).total
-            steppers.append(Stepper(network, settings))
-            for step in STEPS:
-                steppers[-1].time(step)
-        results.append(dict(network=name, **asdict(cost)))
+            # Before the network changes its layout.
+            onnx = [OnnxStepper(network, settings)] if settings.onnxruntime else []
+            for stepper in (Stepper(network, settings), *onnx):
+                for step in stepper.steps:
+                    stepper.time(step)
+                steppers.append(stepper)
+                runtime = ', onnxruntime' * isinstance(stepper, OnnxStepper)
+                results.append(dict(network=name + runtime, **asdict(cost)))
     samples = measure_times(steppers, settings, report)
-    del steppers, network  # free memory for the processes below
+    del steppers, network, stepper, onnx  # free memory for the processes below
     if settings.device == 'cuda':
         torch.cuda.empty_cache()
-    for name, result, sample in zip(names, results, samples, strict=True):
-        report(f'measuring the peak memory of {name}')
-        # A fresh interpreter: a fork would start with its parent's memory.
-        spawn = multiprocessing.get_context('spawn')
-        try:
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                peaks = pool.submit(peak_memory, build_network, settings, name).result()
-        except RuntimeError as error:  # it ran out of memory, or was killed for it
-            report(f'no peak memory of {name}: {error}')
-            peaks = {}
+    for result, sample in zip(results, samples, strict=True):
+        peaks = _peaks_of(result['network'], settings, report) if 'train' in sample else {}
         for step, seconds in sample.items():
             rounds = zip(samples[0][step], seconds, strict=True)
             result[step] = dict(
@@ -224,3 +264,24 @@ def benchmark(
                 peak_memory_bytes=peaks.get(step),
             )
     return results
+
+
+def _peaks_of(name: str, settings: Settings, report: Callable[[str], None]) -> dict[str, int]:
+    """Measure :func:`peak_memory` of a network in a process of its own."""
+    report(f'measuring the peak memory of {name}')
+    # A fresh interpreter: a fork would start with its parent's memory.
+    spawn = multiprocessing.get_context('spawn')
+    try:
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            return pool.submit(peak_memory, build_network, settings, name).result()
+    except RuntimeError as error:  # it ran out of memory, or was killed for it
+        report(f'no peak memory of {name}: {error}')
+        return {}
+
+
+def _check_onnxruntime(settings: Settings) -> None:
+    """Check that onnxruntime is there, and can compute what the settings ask for."""
+    if missing := [name for name in ('onnxruntime', 'onnxscript') if find_spec(name) is None]:
+        raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
+    if (settings.device, settings.dtype, settings.compile) != ('cpu', 'fp32', False):
+        raise UserError('onnxruntime is measured on a CPU, in fp32 and without --compile')

@@ -14,12 +14,13 @@ from mmcontnet.analysis.benchmark import (
     DTYPES,
     MEMORY_FORMATS,
     STEPS,
+    OnnxStepper,
     Settings,
     Stepper,
     benchmark,
     peak_memory,
 )
-from mmcontnet.analysis.networks import Network
+from mmcontnet.analysis.networks import Network, build_network
 from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
@@ -126,12 +127,26 @@ def test_a_network_that_cannot_run_is_named_before_any_round() -> None:
 
 
 @pytest.mark.slow
+def test_onnxruntime_computes_the_network_itself(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='onnxruntime is measured on a CPU, in fp32 and without'):
+        benchmark(['cont_ti'], Settings(dtype='bf16', onnxruntime=True))
+    config = str(write_classifier(tmp_path))
+    settings = Settings(shape=(48, 32), batch_size=2, warmup=1, rounds=5, onnxruntime=True)
+    network = build_network(config).eval()
+    stepper = OnnxStepper(network, settings)
+    (out,) = stepper.session.run(None, stepper.feed)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(stepper.feed['image']))
+    torch.testing.assert_close(torch.from_numpy(out), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_the_tool_measures_compares_prints_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     narrow, file = write_classifier(tmp_path), tmp_path / 'b.json'
     options = ['--shape', 32, 48, '--batch-size', 2, '--warmup', 1, '--rounds', 5, '--json', file]
-    networks = [narrow, 'cont_ti']
+    networks = [narrow, 'cont_ti', '--onnxruntime']
     assert run_tool(monkeypatch, 'benchmark.py', *networks, *options, '--device', 'cpu') is None
     out, err = capsys.readouterr()
     lines = out.splitlines()
@@ -140,7 +155,9 @@ def test_the_tool_measures_compares_prints_and_writes(
     header = 'MACs | ms an image | images/s | speed | peak memory'
     assert f'forward | {header}' in titles and f'train | {header}' in titles
     assert 'train: round 5 of 5' in err
-    first, second = json.loads(file.read_text())['results']
+    first, onnx, second, _ = json.loads(file.read_text())['results']
+    assert onnx['network'] == f'{narrow}, onnxruntime' and 'train' not in onnx
+    assert len(onnx['forward']['seconds']) == 5
     for step in STEPS:
         assert len(first[step]['seconds']) == 5
         assert first[step]['speed'] == [1, 1, 1]
