@@ -2,8 +2,8 @@
 
 The file takes an image as it leaves the resize step of the test pipeline, (1, 3, H, W) in 0-255
 with the channels as they are loaded, and needs nothing of OpenMMLab. Classifiers return scores,
-segmenters labels and logits, RetinaNet, FCOS, Faster and Mask R-CNN boxes, scores, labels and
-masks. A .json file beside says more. `tools/test.py CONFIG FILE.onnx` evaluates it. Needs the
+segmenters labels and logits, RetinaNet, FCOS, Faster, Mask and Cascade R-CNN boxes, scores, labels
+and masks. A .json file beside says more. `tools/test.py CONFIG FILE.onnx` evaluates it. Needs the
 packages of this project's extra `export`.
 """
 

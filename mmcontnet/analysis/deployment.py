@@ -154,7 +154,7 @@ def _check_detector(model: Any) -> None:
         heads = [m for m in roi_head.modules() if hasattr(m, 'bbox_coder')]
         known = (
             type(model.rpn_head) is dense_heads.RPNHead
-            and type(roi_head) is roi_heads.StandardRoIHead
+            and type(roi_head) in (roi_heads.StandardRoIHead, roi_heads.CascadeRoIHead)
             and all(type(m) is roi_heads.SingleRoIExtractor for m in extractors)
             and all(isinstance(m, roi_heads.ConvFCBBoxHead) for m in heads)
             and not any(m.custom_activation for m in heads)
@@ -231,25 +231,37 @@ def _pool(extractor: Any, features: tuple[Tensor, ...], rois: Tensor) -> Tensor:
 def _look_into(
     roi_head: Any, features: tuple[Tensor, ...], proposals: Tensor, shape: tuple[int, int]
 ) -> tuple[Tensor, ...]:
-    """Turn proposals (N, 4) into boxes, scores, labels and masks, as ``StandardRoIHead`` does."""
-    head, cfg = roi_head.bbox_head, roi_head.test_cfg
+    """Turn proposals (N, 4) into boxes, scores, labels and masks, stage by stage in a cascade.
+
+    As ``StandardRoIHead`` and ``CascadeRoIHead`` do. Their parts take the number of the stage first
+    where there are several.
+    """
+    cfg = roi_head.test_cfg
+    stages: list[Any] = [(i,) for i in range(getattr(roi_head, 'num_stages', 0))] or [()]
     # What decodes boxes asks for their number: there are always some, of any score.
     torch._check(proposals.shape[0] > 0)
-    found = roi_head._bbox_forward(features, _rois(proposals))
-    scores = found['cls_score'].softmax(-1)[:, :-1]
-    count = 1 if head.reg_class_agnostic else scores.shape[1]
-    deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
-    boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
-    boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
-    boxes = boxes.reshape(-1, count, 4).expand(-1, scores.shape[1], -1)
+    logits = []
+    for stage in stages:
+        head = roi_head.bbox_head[stage[0]] if stage else roi_head.bbox_head
+        found = roi_head._bbox_forward(*stage, features, _rois(proposals))
+        logits.append(found['cls_score'])
+        best = found['cls_score'][:, :-1].argmax(1)
+        count = 1 if head.reg_class_agnostic else head.num_classes
+        deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
+        boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
+        boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
+        boxes = boxes.reshape(-1, count, 4).expand(-1, head.num_classes, -1)
+        proposals = boxes[torch.arange(boxes.shape[0]), best]  # of the next stage
+    scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1]
     region, labels = (scores > cfg.score_thr).nonzero().unbind(1)
     boxes, scores = boxes[region, labels], scores[region, labels]
     keep = _nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
     boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     if not roi_head.with_mask:
         return boxes, scores, labels
-    masks = roi_head._mask_forward(features, _rois(boxes))['mask_preds'].sigmoid()
-    channel = torch.zeros_like(labels) if roi_head.mask_head.class_agnostic else labels
+    grids = [roi_head._mask_forward(*stage, features, _rois(boxes)) for stage in stages]
+    masks = torch.stack([grid['mask_preds'].sigmoid() for grid in grids]).mean(0)
+    channel = labels % masks.shape[1]  # 0 of a class-agnostic head
     return boxes, scores, labels, masks[torch.arange(masks.shape[0]), channel]
 
 

@@ -157,6 +157,7 @@ class OnnxModel(BaseModel):
         if masks and len(boxes):
             roi_head = self._network.roi_head
             head: Any = roi_head.mask_head
+            head = head[-1] if isinstance(head, nn.ModuleList) else head  # of a cascade
             # The class was chosen in the file.
             grids, first, meta = masks[0][:, None], torch.zeros_like(labels), sample.metainfo
             found.masks = head._predict_by_feat_single(

@@ -118,11 +118,21 @@ def narrow(kind: str, folder: Path) -> Config:
         return load_config(str(write_detector(folder)))
     if kind == 'fcos':
         return load_config(str(write_narrow(folder, 'fcos_cont_m_fpn_1x_coco.py')))
-    return load_config(str(write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')))
+    cfg = load_config(str(write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')))
+    if kind == 'cascade_mask_rcnn':
+        head = cfg.model.roi_head.bbox_head
+        cfg.model.roi_head.update(
+            type='CascadeRoIHead',
+            num_stages=3,
+            stage_loss_weights=[1, 1, 1],
+            bbox_head=[dict(head, reg_class_agnostic=agnostic) for agnostic in (False, True, True)],
+        )
+        cfg.model.update(type='CascadeRCNN', train_cfg=None)
+    return cfg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'mask_rcnn'])
+@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'mask_rcnn', 'cascade_mask_rcnn'])
 def test_a_whole_detector_finds_what_mmdet_finds(kind: str, tmp_path: Path) -> None:
     cfg = narrow(kind, tmp_path)
     test_cfg = cfg.model.test_cfg
