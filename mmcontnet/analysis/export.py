@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..builders import build_model, network_errors
-from ..checkpoint import load_checkpoint
+from ..checkpoint import load_checkpoint, read_dataset_meta
 from ..errors import UserError
 from .deployment import WholeNetwork, describe_network
 from .inspection import image_channels, input_normalisation
@@ -56,7 +57,7 @@ def export_onnx(
     """Write a network as ONNX for one image of a fixed size, and compare it with PyTorch.
 
     A file takes pixels and returns what :class:`.WholeNetwork` says. Its ``metadata_props`` hold,
-    under ``METADATA``, the first four entries of the result as JSON.
+    under ``METADATA``, the first five entries of the result as JSON.
 
     Args:
         cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
@@ -71,9 +72,10 @@ def export_onnx(
     Returns:
         ``input`` (name, shape, dtype, and the mean, standard deviation and channel order of the
         normalisation, which ``raw`` files leave to their users), ``outputs`` (name and shape),
-        ``raw``, ``network`` (see :func:`.describe_network`), ``opset``, and ``max_error``: the
-        largest difference to PyTorch on a random image, relative to the largest output, or to 1 if
-        that is larger.
+        ``raw``, ``network`` (see :func:`.describe_network`), ``dataset_meta`` (``classes``, their
+        names, and ``palette``, as far as the checkpoint has them), ``opset``, and ``max_error``:
+        the largest difference to PyTorch on a random image, relative to the largest output, or to 1
+        if that is larger.
 
     Raises:
         UserError: If a package is missing, the network cannot be exported, or the file differs from
@@ -82,8 +84,10 @@ def export_onnx(
     if missing := [name for name in ('onnxruntime', 'onnxscript') if find_spec(name) is None]:
         raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
     model = revert_sync_batchnorm(build_model(cfg))
+    meta: dict[str, Any] = {}
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
+        meta = read_dataset_meta(checkpoint)
     size = 1, image_channels(model), *shape
     generator = torch.Generator().manual_seed(0)
     network: nn.Module
@@ -130,6 +134,7 @@ def export_onnx(
         ],
         raw=raw,
         network=describe_network(model, cfg),
+        dataset_meta={k: np.asarray(meta[k]).tolist() for k in ('classes', 'palette') if k in meta},
     )
     program.model.metadata_props[METADATA] = json.dumps(described)
     with replacing(path) as partial:
