@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from mmcontnet.engine import load_config
 from mmcontnet.errors import UserError
 
 from ..analysis.objects import find_objects
-from .cli import metrics, run
+from .cli import ROOT, metrics, run
 from .configs import write_classifier, write_detector, write_segmenter
 from .data import make_class_folders, make_coco, make_label_maps
 
@@ -60,6 +62,34 @@ def assert_metrics_are_equal(config: Path, name: str, *options: str) -> None:
     assert tested[1] == pytest.approx(tested[0], abs=1e-3)
 
 
+def assert_the_example_finds_the_same(config: Path) -> None:
+    """Compare the example of docs/deployment.md, without PyTorch, with tools/demo.py."""
+    page = (ROOT / 'docs/deployment.md').read_text()
+    (text,) = re.findall(r'```python\n(# detect\.py\n.+?)```', page, re.DOTALL)
+    assert text.count('\n') <= 40
+    images, pictures = config.with_name('images'), config.with_name('pictures')
+    images.mkdir()
+    for path in config.parent.glob('data/coco/val2017/*'):
+        Image.open(path).resize((120, 80)).save(images / f'{path.stem}.png')
+    # A package that is None in sys.modules cannot be imported.
+    absent = ('torch', 'torchvision', 'PIL', 'mmcontnet', 'mmengine', 'mmcv', 'mmdet', 'onnx')
+    text = f'import sys\nsys.modules.update(dict.fromkeys({absent}))\n{text}'
+    command = [sys.executable, '-c', text, config.with_name('m.onnx'), images, pictures]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = [line.split() for line in done.stdout.splitlines()]
+    predictor = Predictor(load_config(str(config)), str(config.with_name('m.onnx')), 'cpu', 0.3)
+    expected = []
+    for image in sorted(images.iterdir()):
+        seen = predictor(image)[0]
+        expected += [(image.name, s['label'], s['score'], *s['box']) for s in seen]
+        drawn = np.asarray(Image.open(pictures / image.name), int) - np.asarray(Image.open(image))
+        assert np.abs(drawn).max() > 99
+    assert len(found) > 10
+    assert [line[:2] for line in found] == [list(line[:2]) for line in expected]
+    values = [np.array([line[2:] for line in lines], float) for lines in (found, expected)]
+    np.testing.assert_allclose(*values, atol=0.06)
+
+
 def test_a_classifier_is_as_accurate(tmp_path: Path) -> None:
     make_class_folders(tmp_path / 'data/imagenet')
     config = write_classifier(tmp_path)
@@ -86,8 +116,11 @@ def test_a_segmenter_has_the_same_iou(tmp_path: Path) -> None:
 def test_a_detector_finds_the_same_boxes(tmp_path: Path) -> None:
     make_coco(tmp_path / 'data/coco')
     config = write_detector(tmp_path)
-    config.write_text(config.read_text().replace('98), keep_ratio=True', '98), keep_ratio=False'))
-    write_files(config, (98, 168), lambda model: find_objects(model, 98, 168))
+    padding = config.rename(tmp_path / 'padding.py')
+    config.write_text(padding.read_text().replace('98), keep_ratio=True', '98), keep_ratio=False'))
+    names = [f'kind{i}' for i in range(80)]
+    write_files(config, (98, 168), lambda model: find_objects(model, 98, 168), classes=names)
+    assert_the_example_finds_the_same(padding)
     photo = next(tmp_path.glob('data/coco/val2017/*'))
     assert_pictures_are_equal(config, photo)
     run('test.py', config, 'm.pth', '--out', 'pth.pkl', cwd=tmp_path)
