@@ -28,7 +28,7 @@ class WholeNetwork(nn.Module):
 
     - Classifiers return ``scores``, (B, classes).
     - Segmenters return ``labels``, (B, 1, H, W), and ``logits``, (B, classes, H, W).
-    - Detectors take one image, and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
+    - Detectors take one image and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
       (N,), and ``labels``, (N,), best first; those with masks also ``masks``, (N, h, w): how likely
       each point of a grid over the box is the object's.
 
@@ -50,6 +50,9 @@ class WholeNetwork(nn.Module):
             raise UserError(f'default_scope must be one of {", ".join(compute)}, not {scope}')
         self.compute = compute[scope]
         self.names = OUTPUTS[scope]
+        self.softmax = scope == 'mmpretrain' and _is_softmax(model)
+        #: Whether images can be a batch of any size.
+        self.any_batch = scope == 'mmseg' or self.softmax
         if scope == 'mmdet':
             _check_detector(model)
             if getattr(model, 'with_mask', False):
@@ -62,10 +65,15 @@ class WholeNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         """Compute what the class says."""
+        shape, preprocessor = image.shape[2:], self.model.data_preprocessor
+        if self.names == OUTPUTS['mmseg']:
+            return self.compute(_normalise(preprocessor, image), shape)
         data = dict(inputs=image, data_samples=None)
-        return self.compute(self.model.data_preprocessor(data, False)['inputs'], image.shape[2:])
+        return self.compute(preprocessor(data, False)['inputs'], shape)
 
     def _classify(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor]:
+        if self.softmax:
+            return (self.model(image, mode='tensor').softmax(1),)
         return (torch.stack([sample.pred_score for sample in self.model.predict(image)]),)
 
     def _segment(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -106,9 +114,32 @@ def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
     )
 
 
+def _is_softmax(model: Any) -> bool:
+    """Tell whether a classifier's scores are the softmax of its logits."""
+    from mmpretrain.models import ClsHead, ImageClassifier
+
+    own = ('predict', '_get_predictions')
+    return type(model) is ImageClassifier and all(
+        getattr(type(model.head), n, None) is getattr(ClsHead, n) for n in own
+    )
+
+
+def _normalise(preprocessor: Any, image: Tensor) -> Tensor:
+    """Do what mmseg's data preprocessor does to each image, to a batch of any size."""
+    if preprocessor.test_cfg:
+        raise UserError('what model.data_preprocessor.test_cfg pads cannot be exported')
+    if preprocessor._channel_conversion and image.shape[1] == 3:
+        image = image.flip(1)
+    image = image.float()
+    if preprocessor._enable_normalize:
+        image = (image - preprocessor.mean) / preprocessor.std
+    return image
+
+
 def _metas(image: Tensor) -> list[dict[str, Any]]:
+    """Describe the first image, as all others are."""
     shape = tuple(image.shape[2:])
-    return [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)] * len(image)
+    return [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)]
 
 
 def _infer_whole(model: Any, image: Tensor) -> Tensor:
@@ -239,7 +270,7 @@ def _look_into(
     cfg = roi_head.test_cfg
     stages: list[Any] = [(i,) for i in range(getattr(roi_head, 'num_stages', 0))] or [()]
     # What decodes boxes asks for their number: there are always some, of any score.
-    torch._check(proposals.shape[0] > 0)
+    torch._check(proposals.shape[0] > 0, lambda: 'there are no proposals in a random image')
     logits = []
     for stage in stages:
         head = roi_head.bbox_head[stage[0]] if stage else roi_head.bbox_head

@@ -53,8 +53,9 @@ def export_onnx(
     *,
     raw: bool = False,
     dtype: torch.dtype = torch.float32,
+    dynamic_batch: bool = False,
 ) -> dict[str, Any]:
-    """Write a network as ONNX for one image of a fixed size, and compare it with PyTorch.
+    """Write a network as ONNX for images of a fixed size, and compare it with PyTorch.
 
     A file takes pixels and returns what :class:`.WholeNetwork` says. Its ``metadata_props`` hold,
     under ``METADATA``, the first five entries of the result as JSON.
@@ -68,6 +69,7 @@ def export_onnx(
             of classifiers, (1, classes), and of segmenters, (1, classes, H, W), and the maps of a
             detector's neck, one a level.
         dtype: Of the pixels: ``torch.float32`` or ``torch.uint8``.
+        dynamic_batch: Take any number of images instead of one.
 
     Returns:
         ``input`` (name, shape, dtype, and the mean, standard deviation and channel order of the
@@ -88,7 +90,7 @@ def export_onnx(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
         meta = read_dataset_meta(checkpoint)
-    size = 1, image_channels(model), *shape
+    size = 2 if dynamic_batch else 1, image_channels(model), *shape
     generator = torch.Generator().manual_seed(0)
     network: nn.Module
     if raw:
@@ -96,6 +98,12 @@ def export_onnx(
     else:
         network = WholeNetwork(model, cfg.get('default_scope'))
         image = torch.randint(256, size, generator=generator).to(dtype)
+        if dynamic_batch and not network.any_batch:
+            raise UserError(
+                f'{type(model).__name__} takes no dynamic batch: mmdet and mmpretrain find boxes, '
+                'and scores that are no softmax, image by image; --raw takes one'
+            )
+    batch: Any = dict(image={0: torch.export.Dim('batch')}) if dynamic_batch else None
     network.eval()
     with network_errors('the network cannot be exported'), torch.no_grad():
         result = network(image)
@@ -104,9 +112,13 @@ def export_onnx(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             # First without ONNX: while it is at work, mmdet computes boxes by code that is lost.
-            exported = torch.export.export(network, (image,))
+            exported = torch.export.export(network, (image,), dynamic_shapes=batch)
             program = torch.onnx.export(
-                exported, dynamo=True, input_names=['image'], output_names=names
+                exported,
+                dynamo=True,
+                input_names=['image'],
+                output_names=names,
+                dynamic_shapes=batch,
             )
         assert program is not None  # what dynamo=True returns
         actual = program(image)  # computed by onnxruntime
@@ -122,7 +134,7 @@ def export_onnx(
     described = dict(
         input=dict(
             name='image',
-            shape=list(size),
+            shape=['N' if dynamic_batch else 1, *size[1:]],
             dtype=str(image.dtype).removeprefix('torch.'),
             mean=mean,
             std=std,
