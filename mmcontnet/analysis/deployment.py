@@ -95,7 +95,7 @@ class WholeNetwork(nn.Module):
 
 
 def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
-    """Tell networks apart: the package, the types of model and backbone, and the classes' number.
+    """Tell networks apart: package, types of model and backbone, numbers of classes and parameters.
 
     Args:
         model: The network, which may be on the meta device.
@@ -111,6 +111,7 @@ def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
         classes=next(
             (getattr(head, 'num_classes', None) for head in [roi_head, *heads] if head), None
         ),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
 

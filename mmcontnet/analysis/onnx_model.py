@@ -80,10 +80,9 @@ def check_onnx(cfg: Config, model: nn.Module, file: str) -> dict[str, Any]:
     described = open_onnx(file)[1]
     of_file = described['network']
     for key, value in describe_network(model, cfg).items():
-        if of_file[key] != value:
+        if (found := of_file.get(key)) != value:
             raise UserError(
-                f'file {file!r} is of another network: its {key} is {of_file[key]}, and the '
-                f"config's {value}"
+                f'file {file!r} is of another network ({key}: {found}; of the config: {value})'
             )
     return described
 

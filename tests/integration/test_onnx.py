@@ -96,9 +96,13 @@ def test_a_classifier_is_as_accurate(tmp_path: Path) -> None:
     write_files(config, (224, 224), classes=('a', 'b'))
     assert_pictures_are_equal(config, next(tmp_path.glob('data/imagenet/val/*/*')))
     assert_metrics_are_equal(config, 'accuracy/top1')
-    config.write_text(config.read_text().replace('num_classes=2', 'num_classes=3'))
+    text = config.read_text()
+    config.write_text(text.replace('num_classes=2', 'num_classes=3'))
     line = run('test.py', config, 'm.onnx', cwd=tmp_path, ok=False).stdout.splitlines()[-1]
-    assert line.endswith("'m.onnx' is of another network: its classes is 2, and the config's 3")
+    assert line.endswith("'m.onnx' is of another network (classes: 2; of the config: 3)")
+    config.write_text(f'{text}model["backbone"]["arch"]["depths"] = (1, 1, 1, 2)')
+    with pytest.raises(UserError, match=r"m.onnx' is of another network \(parameters: "):
+        Predictor(load_config(str(config)), str(tmp_path / 'm.onnx'), 'cpu', 0.1)
 
 
 def test_a_segmenter_has_the_same_iou(tmp_path: Path) -> None:
