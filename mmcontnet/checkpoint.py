@@ -89,8 +89,7 @@ def read_weights(source: str, entries: Sequence[str] = _ENTRIES) -> dict[str, Te
     Raises:
         CheckpointError: If the file cannot be read, or holds no dense tensors by their names.
     """
-    content = _fetch(source) if '://' in source else read_checkpoint(source, mmap=True)
-    state = content
+    state = content = _read_or_fetch(source)
     if isinstance(content, Mapping):
         state = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(state, Mapping):
@@ -111,6 +110,25 @@ def read_weights(source: str, entries: Sequence[str] = _ENTRIES) -> dict[str, Te
         some = f'{next(iter(tensors))} is {next(iter(unwrapped))}'
         print_log(f'checkpoint {source!r} is of a wrapped model: {some} here', 'current')
     return unwrapped
+
+
+def read_dataset_meta(source: str) -> dict[str, Any]:
+    """Read what a training has noted of its data, such as ``classes``; nothing if it has not.
+
+    Args:
+        source: See :func:`read_weights`.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+    """
+    content = _read_or_fetch(source)
+    for key in ('meta', 'dataset_meta'):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _read_or_fetch(source: str) -> Any:
+    return _fetch(source) if '://' in source else read_checkpoint(source, mmap=True)
 
 
 def find_fault(state: Mapping[Any, Any]) -> str | None:

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     option = parser.add_argument
     option('image', type=Path, help='image, or folder of images')
     option('config', help=NETWORK_HELP)
-    option('checkpoint', help='checkpoint file')
+    option('checkpoint', help='checkpoint file, or .onnx file of tools/export_onnx.py')
     out = 'picture to write, or folder if IMAGE is one (default: named as IMAGE, with _demo)'
     option('--out', type=Path, help=out)
     report.add_device_option(parser)

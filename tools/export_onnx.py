@@ -2,8 +2,8 @@
 
 The file takes an image as it leaves the resize step of the test pipeline, (1, 3, H, W) in 0-255
 with the channels as they are loaded, and needs nothing of OpenMMLab. Classifiers return scores,
-segmenters labels and logits, RetinaNet, FCOS, Faster and Mask R-CNN boxes, scores, labels and
-masks. A .json file beside says more. `tools/test.py CONFIG FILE.onnx` evaluates it. Needs the
+segmenters labels and logits, RetinaNet, FCOS, Faster, Mask and Cascade R-CNN boxes, scores, labels
+and masks. A .json file beside says more. `tools/test.py CONFIG FILE.onnx` evaluates it. Needs the
 packages of this project's extra `export`.
 """
 
@@ -34,6 +34,8 @@ def parse_args() -> argparse.Namespace:
     raw = 'write logits, or backbone and neck of a detector, for images that are normalised'
     option('--raw', action='store_true', help=raw)
     option('--uint8', action='store_true', help='take pixels as uint8 (default: float32)')
+    batch = 'take any number of images: classifiers, segmenters, and all with --raw'
+    option('--dynamic-batch', action='store_true', help=batch)
     option('--out', type=Path, required=True, help='.onnx file to write')
     return parser.parse_args()
 
@@ -51,7 +53,13 @@ def main() -> None:
         cfg = load_config(args.config)
         dtype = torch.uint8 if args.uint8 else torch.float32
         result = export_onnx(
-            cfg, args.checkpoint, tuple(args.shape), args.out, raw=args.raw, dtype=dtype
+            cfg,
+            args.checkpoint,
+            tuple(args.shape),
+            args.out,
+            raw=args.raw,
+            dtype=dtype,
+            dynamic_batch=args.dynamic_batch,
         )
         source = dict(config=args.config, checkpoint=args.checkpoint)
         report.write_json(args.out.with_suffix('.json'), dict(**source, **result))

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from mmcontnet.analysis.onnx_model import check_onnx
+from mmcontnet.analysis.onnx_model import check_onnx, is_onnx, use_onnx
 from mmcontnet.builders import build_model
 from mmcontnet.checkpoint import load_checkpoint, read_weights
 from mmcontnet.engine import (
@@ -92,11 +92,6 @@ def use_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
-def is_onnx(checkpoint: str) -> bool:
-    """Tell whether a whole network is tested instead of a checkpoint."""
-    return checkpoint.lower().endswith('.onnx')
-
-
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options that change it."""
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
@@ -173,9 +168,7 @@ def main() -> None:
         if is_first_process(args.launcher):
             check_components(cfg, ['test'])
         if is_onnx(args.checkpoint):
-            network = {key: cfg.pop(key) for key in ('model', 'data_preprocessor') if key in cfg}
-            network['default_scope'] = scope
-            cfg.model = ConfigDict(type='OnnxModel', file=args.checkpoint, network=network)
+            use_onnx(cfg, args.checkpoint)
     if args.check_only:
         return
     with exit_on_user_error('test.py'), runner_of(cfg, warnings=warnings) as runner:

@@ -28,7 +28,7 @@ class WholeNetwork(nn.Module):
 
     - Classifiers return ``scores``, (B, classes).
     - Segmenters return ``labels``, (B, 1, H, W), and ``logits``, (B, classes, H, W).
-    - Detectors take one image, and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
+    - Detectors take one image and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
       (N,), and ``labels``, (N,), best first; those with masks also ``masks``, (N, h, w): how likely
       each point of a grid over the box is the object's.
 
@@ -50,6 +50,9 @@ class WholeNetwork(nn.Module):
             raise UserError(f'default_scope must be one of {", ".join(compute)}, not {scope}')
         self.compute = compute[scope]
         self.names = OUTPUTS[scope]
+        self.softmax = scope == 'mmpretrain' and _is_softmax(model)
+        #: Whether images can be a batch of any size.
+        self.any_batch = scope == 'mmseg' or self.softmax
         if scope == 'mmdet':
             _check_detector(model)
             if getattr(model, 'with_mask', False):
@@ -62,10 +65,15 @@ class WholeNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         """Compute what the class says."""
+        shape, preprocessor = image.shape[2:], self.model.data_preprocessor
+        if self.names == OUTPUTS['mmseg']:
+            return self.compute(_normalise(preprocessor, image), shape)
         data = dict(inputs=image, data_samples=None)
-        return self.compute(self.model.data_preprocessor(data, False)['inputs'], image.shape[2:])
+        return self.compute(preprocessor(data, False)['inputs'], shape)
 
     def _classify(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor]:
+        if self.softmax:
+            return (self.model(image, mode='tensor').softmax(1),)
         return (torch.stack([sample.pred_score for sample in self.model.predict(image)]),)
 
     def _segment(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -87,7 +95,7 @@ class WholeNetwork(nn.Module):
 
 
 def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
-    """Tell networks apart: the package, the types of model and backbone, and the classes' number.
+    """Tell networks apart: package, types of model and backbone, numbers of classes and parameters.
 
     Args:
         model: The network, which may be on the meta device.
@@ -103,12 +111,36 @@ def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
         classes=next(
             (getattr(head, 'num_classes', None) for head in [roi_head, *heads] if head), None
         ),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
 
+def _is_softmax(model: Any) -> bool:
+    """Tell whether a classifier's scores are the softmax of its logits."""
+    from mmpretrain.models import ClsHead, ImageClassifier
+
+    own = ('predict', '_get_predictions')
+    return type(model) is ImageClassifier and all(
+        getattr(type(model.head), n, None) is getattr(ClsHead, n) for n in own
+    )
+
+
+def _normalise(preprocessor: Any, image: Tensor) -> Tensor:
+    """Do what mmseg's data preprocessor does to each image, to a batch of any size."""
+    if preprocessor.test_cfg:
+        raise UserError('what model.data_preprocessor.test_cfg pads cannot be exported')
+    if preprocessor._channel_conversion and image.shape[1] == 3:
+        image = image.flip(1)
+    image = image.float()
+    if preprocessor._enable_normalize:
+        image = (image - preprocessor.mean) / preprocessor.std
+    return image
+
+
 def _metas(image: Tensor) -> list[dict[str, Any]]:
+    """Describe the first image, as all others are."""
     shape = tuple(image.shape[2:])
-    return [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)] * len(image)
+    return [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)]
 
 
 def _infer_whole(model: Any, image: Tensor) -> Tensor:
@@ -154,7 +186,7 @@ def _check_detector(model: Any) -> None:
         heads = [m for m in roi_head.modules() if hasattr(m, 'bbox_coder')]
         known = (
             type(model.rpn_head) is dense_heads.RPNHead
-            and type(roi_head) is roi_heads.StandardRoIHead
+            and type(roi_head) in (roi_heads.StandardRoIHead, roi_heads.CascadeRoIHead)
             and all(type(m) is roi_heads.SingleRoIExtractor for m in extractors)
             and all(isinstance(m, roi_heads.ConvFCBBoxHead) for m in heads)
             and not any(m.custom_activation for m in heads)
@@ -231,25 +263,37 @@ def _pool(extractor: Any, features: tuple[Tensor, ...], rois: Tensor) -> Tensor:
 def _look_into(
     roi_head: Any, features: tuple[Tensor, ...], proposals: Tensor, shape: tuple[int, int]
 ) -> tuple[Tensor, ...]:
-    """Turn proposals (N, 4) into boxes, scores, labels and masks, as ``StandardRoIHead`` does."""
-    head, cfg = roi_head.bbox_head, roi_head.test_cfg
+    """Turn proposals (N, 4) into boxes, scores, labels and masks, stage by stage in a cascade.
+
+    As ``StandardRoIHead`` and ``CascadeRoIHead`` do. Their parts take the number of the stage first
+    where there are several.
+    """
+    cfg = roi_head.test_cfg
+    stages: list[Any] = [(i,) for i in range(getattr(roi_head, 'num_stages', 0))] or [()]
     # What decodes boxes asks for their number: there are always some, of any score.
-    torch._check(proposals.shape[0] > 0)
-    found = roi_head._bbox_forward(features, _rois(proposals))
-    scores = found['cls_score'].softmax(-1)[:, :-1]
-    count = 1 if head.reg_class_agnostic else scores.shape[1]
-    deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
-    boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
-    boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
-    boxes = boxes.reshape(-1, count, 4).expand(-1, scores.shape[1], -1)
+    torch._check(proposals.shape[0] > 0, lambda: 'there are no proposals in a random image')
+    logits = []
+    for stage in stages:
+        head = roi_head.bbox_head[stage[0]] if stage else roi_head.bbox_head
+        found = roi_head._bbox_forward(*stage, features, _rois(proposals))
+        logits.append(found['cls_score'])
+        best = found['cls_score'][:, :-1].argmax(1)
+        count = 1 if head.reg_class_agnostic else head.num_classes
+        deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
+        boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
+        boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
+        boxes = boxes.reshape(-1, count, 4).expand(-1, head.num_classes, -1)
+        proposals = boxes[torch.arange(boxes.shape[0]), best]  # of the next stage
+    scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1]
     region, labels = (scores > cfg.score_thr).nonzero().unbind(1)
     boxes, scores = boxes[region, labels], scores[region, labels]
     keep = _nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
     boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     if not roi_head.with_mask:
         return boxes, scores, labels
-    masks = roi_head._mask_forward(features, _rois(boxes))['mask_preds'].sigmoid()
-    channel = torch.zeros_like(labels) if roi_head.mask_head.class_agnostic else labels
+    grids = [roi_head._mask_forward(*stage, features, _rois(boxes)) for stage in stages]
+    masks = torch.stack([grid['mask_preds'].sigmoid() for grid in grids]).mean(0)
+    channel = labels % masks.shape[1]  # 0 of a class-agnostic head
     return boxes, scores, labels, masks[torch.arange(masks.shape[0]), channel]
 
 

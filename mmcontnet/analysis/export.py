@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..builders import build_model, network_errors
-from ..checkpoint import load_checkpoint
+from ..checkpoint import load_checkpoint, read_dataset_meta
 from ..errors import UserError
 from .deployment import WholeNetwork, describe_network
 from .inspection import image_channels, input_normalisation
@@ -52,11 +53,12 @@ def export_onnx(
     *,
     raw: bool = False,
     dtype: torch.dtype = torch.float32,
+    dynamic_batch: bool = False,
 ) -> dict[str, Any]:
-    """Write a network as ONNX for one image of a fixed size, and compare it with PyTorch.
+    """Write a network as ONNX for images of a fixed size, and compare it with PyTorch.
 
     A file takes pixels and returns what :class:`.WholeNetwork` says. Its ``metadata_props`` hold,
-    under ``METADATA``, the first four entries of the result as JSON.
+    under ``METADATA``, the first five entries of the result as JSON.
 
     Args:
         cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
@@ -67,13 +69,15 @@ def export_onnx(
             of classifiers, (1, classes), and of segmenters, (1, classes, H, W), and the maps of a
             detector's neck, one a level.
         dtype: Of the pixels: ``torch.float32`` or ``torch.uint8``.
+        dynamic_batch: Take any number of images instead of one.
 
     Returns:
         ``input`` (name, shape, dtype, and the mean, standard deviation and channel order of the
         normalisation, which ``raw`` files leave to their users), ``outputs`` (name and shape),
-        ``raw``, ``network`` (see :func:`.describe_network`), ``opset``, and ``max_error``: the
-        largest difference to PyTorch on a random image, relative to the largest output, or to 1 if
-        that is larger.
+        ``raw``, ``network`` (see :func:`.describe_network`), ``dataset_meta`` (``classes``, their
+        names, and ``palette``, as far as the checkpoint has them), ``opset``, and ``max_error``:
+        the largest difference to PyTorch on a random image, relative to the largest output, or to 1
+        if that is larger.
 
     Raises:
         UserError: If a package is missing, the network cannot be exported, or the file differs from
@@ -82,9 +86,11 @@ def export_onnx(
     if missing := [name for name in ('onnxruntime', 'onnxscript') if find_spec(name) is None]:
         raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
     model = revert_sync_batchnorm(build_model(cfg))
+    meta: dict[str, Any] = {}
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
-    size = 1, image_channels(model), *shape
+        meta = read_dataset_meta(checkpoint)
+    size = 2 if dynamic_batch else 1, image_channels(model), *shape
     generator = torch.Generator().manual_seed(0)
     network: nn.Module
     if raw:
@@ -92,6 +98,12 @@ def export_onnx(
     else:
         network = WholeNetwork(model, cfg.get('default_scope'))
         image = torch.randint(256, size, generator=generator).to(dtype)
+        if dynamic_batch and not network.any_batch:
+            raise UserError(
+                f'{type(model).__name__} takes no dynamic batch: mmdet and mmpretrain find boxes, '
+                'and scores that are no softmax, image by image; --raw takes one'
+            )
+    batch: Any = dict(image={0: torch.export.Dim('batch')}) if dynamic_batch else None
     network.eval()
     with network_errors('the network cannot be exported'), torch.no_grad():
         result = network(image)
@@ -100,9 +112,13 @@ def export_onnx(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             # First without ONNX: while it is at work, mmdet computes boxes by code that is lost.
-            exported = torch.export.export(network, (image,))
+            exported = torch.export.export(network, (image,), dynamic_shapes=batch)
             program = torch.onnx.export(
-                exported, dynamo=True, input_names=['image'], output_names=names
+                exported,
+                dynamo=True,
+                input_names=['image'],
+                output_names=names,
+                dynamic_shapes=batch,
             )
         assert program is not None  # what dynamo=True returns
         actual = program(image)  # computed by onnxruntime
@@ -118,7 +134,7 @@ def export_onnx(
     described = dict(
         input=dict(
             name='image',
-            shape=list(size),
+            shape=['N' if dynamic_batch else 1, *size[1:]],
             dtype=str(image.dtype).removeprefix('torch.'),
             mean=mean,
             std=std,
@@ -130,6 +146,7 @@ def export_onnx(
         ],
         raw=raw,
         network=describe_network(model, cfg),
+        dataset_meta={k: np.asarray(meta[k]).tolist() for k in ('classes', 'palette') if k in meta},
     )
     program.model.metadata_props[METADATA] = json.dumps(described)
     with replacing(path) as partial:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
@@ -51,7 +51,19 @@ def open_onnx(file: str) -> tuple[Any, dict[str, Any]]:
     return session, described
 
 
-def check_onnx(cfg: Config, model: nn.Module, file: str) -> None:
+def is_onnx(checkpoint: str) -> bool:
+    """Tell whether a file is a whole network instead of a checkpoint."""
+    return checkpoint.lower().endswith('.onnx')
+
+
+def use_onnx(cfg: Config, file: str) -> None:
+    """Put an ONNX file in the place of a config's network."""
+    network = {key: cfg.pop(key) for key in ('model', 'data_preprocessor') if key in cfg}
+    network['default_scope'] = cfg.get('default_scope')
+    cfg.model = ConfigDict(type='OnnxModel', file=file, network=network)
+
+
+def check_onnx(cfg: Config, model: nn.Module, file: str) -> dict[str, Any]:
     """Check that a file is of a config's network, as far as the file tells.
 
     Args:
@@ -59,16 +71,20 @@ def check_onnx(cfg: Config, model: nn.Module, file: str) -> None:
         model: Its model, which may be on the meta device.
         file: The ONNX file.
 
+    Returns:
+        What :func:`.export_onnx` says of the file.
+
     Raises:
         UserError: Naming the first difference.
     """
-    of_file = open_onnx(file)[1]['network']
+    described = open_onnx(file)[1]
+    of_file = described['network']
     for key, value in describe_network(model, cfg).items():
-        if of_file[key] != value:
+        if (found := of_file.get(key)) != value:
             raise UserError(
-                f'file {file!r} is of another network: its {key} is {of_file[key]}, and the '
-                f"config's {value}"
+                f'file {file!r} is of another network ({key}: {found}; of the config: {value})'
             )
+    return described
 
 
 @MODELS.register_module()
@@ -79,9 +95,10 @@ class OnnxModel(BaseModel):
         file: Written by :func:`.export_onnx`.
         network: The part of the config that describes the network, whose methods resize logits
             and paste masks.
+        data_preprocessor: None, which mmpretrain gives to every model.
     """
 
-    def __init__(self, file: str, network: dict[str, Any]) -> None:
+    def __init__(self, file: str, network: dict[str, Any], data_preprocessor: None = None) -> None:
         super().__init__()
         self.file, self.network = file, network
 
@@ -157,6 +174,7 @@ class OnnxModel(BaseModel):
         if masks and len(boxes):
             roi_head = self._network.roi_head
             head: Any = roi_head.mask_head
+            head = head[-1] if isinstance(head, nn.ModuleList) else head  # of a cascade
             # The class was chosen in the file.
             grids, first, meta = masks[0][:, None], torch.zeros_like(labels), sample.metainfo
             found.masks = head._predict_by_feat_single(

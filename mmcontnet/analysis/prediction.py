@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint, safe_loading
 from ..errors import UserError
 from .inspection import find_loader, image_reader, to_picture
+from .onnx_model import check_onnx, is_onnx, use_onnx
 
 #: How many classes of a classifier's scores are told.
 TOP = 5
@@ -26,7 +28,8 @@ class Predictor:
 
     Args:
         cfg: The config, as :func:`mmcontnet.engine.load_config` reads it.
-        checkpoint: File with the weights, and in its meta data the names of the classes.
+        checkpoint: File with the weights, and in its meta data the names of the classes; or an ONNX
+            file of :func:`.export_onnx`, which is computed on the CPU.
         device: Where to compute, e.g. ``'cpu'`` or ``'cuda:0'``.
         score_thr: Detections with a lower score are left out.
 
@@ -38,13 +41,22 @@ class Predictor:
         self.scope = cfg.get('default_scope')
         self.score_thr = score_thr
         self.inferencer: Any
-        # The packages would merely warn.
-        load_checkpoint(build_model(cfg, meta=True), checkpoint)
+        model = build_model(cfg, meta=True)
+        described = check_onnx(cfg, model, checkpoint) if is_onnx(checkpoint) else None
+        if described is None:
+            load_checkpoint(model, checkpoint)  # the packages would merely warn
         self.read = image_reader(cfg)
         if loader := find_loader(cfg):  # the inferencers get pixels, and know no other loader
             loader.clear()
             loader.type = 'LoadImageFromFile'
-        with safe_loading():
+        with safe_loading(), TemporaryDirectory() as folder:
+            if described is not None:
+                use_onnx(cfg, checkpoint)
+                device, checkpoint = 'cpu', f'{folder}/meta.pth'
+                # From where the inferencers take names and colours of the classes.
+                meta = described['dataset_meta']
+                meta = dict(dataset_meta=meta) if meta else {}
+                torch.save(dict(state_dict={}, meta=meta), checkpoint)
             if self.scope == 'mmdet':
                 from mmdet.apis import DetInferencer
 
@@ -86,7 +98,10 @@ class Predictor:
         """
         pixels = self.read(image)
         with network_errors(f'image {str(image)!r}'), TemporaryDirectory() as folder:
-            found = self.inferencer(pixels, return_datasamples=True)
+            try:
+                found = self.inferencer(pixels, return_datasamples=True)
+            except UserError as error:  # of an ONNX file for images of another size
+                raise UserError(f'image {str(image)!r}: {error}') from error
             options: dict[str, Any]
             if self.scope == 'mmdet':
                 found = found['predictions']

@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..builders import find_type, leaf_datasets, quiet
-from ..checkpoint import read_checkpoint
+from ..checkpoint import read_dataset_meta
 from ..errors import UserError
 from ..images import check_image
 from .checks import downloads_itself, is_local
@@ -285,10 +285,8 @@ def _checkpoint_issues(checkpoint: str | None, data: _Data) -> Iterator[Issue]:
     """Compare the classes of a data set with those that a training has noted."""
     if checkpoint is None or '://' in checkpoint or not data.classes:
         return
-    content = read_checkpoint(checkpoint, mmap=True)
-    for key in ('meta', 'dataset_meta', 'classes'):
-        content = content.get(key) if isinstance(content, Mapping) else None
-    noted = list(map(str, content)) if isinstance(content, list | tuple) else []
+    names = read_dataset_meta(checkpoint).get('classes')
+    noted = list(map(str, names)) if isinstance(names, list | tuple) else []
     if noted and noted != data.classes:
         message = f'{shorten(noted)}; metainfo.classes is {shorten(data.classes)}'
         if sorted(noted) != sorted(data.classes):

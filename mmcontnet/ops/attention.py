@@ -50,7 +50,7 @@ def attention(
         # Rows that do not start at multiples of 16 bytes take twice the time.
         bias = F.pad(bias, (0, -bias.shape[-1] % _ALIGNMENT))
     if len(bias) > 1:
-        bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
+        bias = bias.repeat(q.shape[0] // len(bias), 1, 1, 1)
     return _fused(q, k, v, max_batch, bias[..., : k.shape[2]])
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
+from torch import nn
 
 
 @torch.no_grad()
@@ -12,7 +13,7 @@ def find_objects(model: Any, height: int, width: int) -> None:
     """Have a detector's heads give scores of all sizes, and boxes that differ from one another.
 
     Args:
-        model: RetinaNet, FCOS, Faster or Mask R-CNN.
+        model: RetinaNet, FCOS, Faster, Mask or Cascade R-CNN.
         height: Of the images in pixels.
         width: Of the images in pixels.
     """
@@ -30,7 +31,9 @@ def find_objects(model: Any, height: int, width: int) -> None:
         return
     sample = DetDataSample(metainfo=dict(img_shape=(height, width)))
     rois = bbox2roi([model.rpn_head.predict(features, [sample])[0].bboxes])
-    head = model.roi_head.bbox_head
-    found = model.roi_head._bbox_forward(features, rois)
-    head.fc_cls.weight *= 1.5 / found['cls_score'].std()
-    head.fc_reg.weight /= found['bbox_pred'].std()
+    heads = model.roi_head.bbox_head
+    cascade = isinstance(heads, nn.ModuleList)
+    for i, head in enumerate(heads if cascade else [heads]):
+        found = model.roi_head._bbox_forward(*[i] * cascade, features, rois)
+        head.fc_cls.weight *= 1.5 / found['cls_score'].std()
+        head.fc_reg.weight /= found['bbox_pred'].std()

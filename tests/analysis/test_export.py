@@ -80,17 +80,18 @@ def test_the_command_line_exports_every_family_at_a_size_it_was_not_made_for(
     for parameter in model.head.parameters():
         parameter.data /= 30  # no score near 0 or 1
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    options = ['--shape', H, W, '--out', out]
+    options = ['--shape', H, W, '--dynamic-batch', '--out', out]
     assert run_tool(monkeypatch, 'export_onnx.py', config, checkpoint, *options) is None
     described = json.loads(out.with_suffix('.json').read_text())
-    assert described['input']['shape'] == [1, 3, H, W]
-    assert [output['shape'] for output in described['outputs']] == [[1, 2]]
+    assert described['input']['shape'] == ['N', 3, H, W]
+    assert [output['shape'] for output in described['outputs']] == [['N', 2]]
     assert 0 <= described['max_error'] < 1e-4
     assert 'largest difference to PyTorch' in capsys.readouterr().out
-    image = pixels()
-    scores = predict(model, image, DataSample).pred_score
+    images = torch.cat([pixels() for _ in range(3)])
+    scores = torch.stack([predict(model, i[None], DataSample).pred_score for i in images])
     assert 0.01 < scores.min()
-    assert_computes(out, lambda _: [scores[None]], image)
+    assert_computes(out, lambda _: [scores], images)
+    assert_computes(out, lambda _: [scores[:1]], images[:1])
 
 
 @pytest.mark.slow
@@ -102,14 +103,17 @@ def test_a_whole_segmenter_gives_labels_and_logits(mode: str, tmp_path: Path) ->
     cfg.model.data_preprocessor.update(mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True)
     model = model_of(cfg, tmp_path / 'm.pth')
     out = tmp_path / 'm.onnx'
-    options: Any = dict(dtype=torch.uint8)
+    options: Any = dict(dtype=torch.uint8, dynamic_batch=mode == 'slide')
     result = export.export_onnx(cfg, str(tmp_path / 'm.pth'), (H, W), out, **options)
-    assert [output['shape'] for output in result['outputs']] == [[1, 1, H, W], [1, 2, H, W]]
-    image = pixels().byte()
-    found = predict(model, image, SegDataSample)
-    labels, logits = found.pred_sem_seg.data, found.seg_logits.data
+    batch = 'N' if mode == 'slide' else 1
+    shapes = [output['shape'] for output in result['outputs']]
+    assert shapes == [[batch, 1, H, W], [batch, 2, H, W]]
+    images = torch.cat([pixels() for _ in range(3 if mode == 'slide' else 1)]).byte()
+    found = [predict(model, image[None], SegDataSample) for image in images]
+    labels = torch.stack([sample.pred_sem_seg.data for sample in found])
+    logits = torch.stack([sample.seg_logits.data for sample in found])
     assert len(labels.unique()) == 2
-    assert_computes(out, lambda _: [labels[None], logits[None]], image)
+    assert_computes(out, lambda _: [labels, logits], images)
 
 
 def narrow(kind: str, folder: Path) -> Config:
@@ -118,11 +122,21 @@ def narrow(kind: str, folder: Path) -> Config:
         return load_config(str(write_detector(folder)))
     if kind == 'fcos':
         return load_config(str(write_narrow(folder, 'fcos_cont_m_fpn_1x_coco.py')))
-    return load_config(str(write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')))
+    cfg = load_config(str(write_narrow(folder, 'mask_rcnn_cont_m_fpn_1x_cityscapes.py')))
+    if kind == 'cascade_mask_rcnn':
+        head = cfg.model.roi_head.bbox_head
+        cfg.model.roi_head.update(
+            type='CascadeRoIHead',
+            num_stages=3,
+            stage_loss_weights=[1, 1, 1],
+            bbox_head=[dict(head, reg_class_agnostic=agnostic) for agnostic in (False, True, True)],
+        )
+        cfg.model.update(type='CascadeRCNN', train_cfg=None)
+    return cfg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'mask_rcnn'])
+@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'mask_rcnn', 'cascade_mask_rcnn'])
 def test_a_whole_detector_finds_what_mmdet_finds(kind: str, tmp_path: Path) -> None:
     cfg = narrow(kind, tmp_path)
     test_cfg = cfg.model.test_cfg
@@ -165,6 +179,12 @@ def test_a_detector_may_find_nothing(tmp_path: Path) -> None:
     found = predict(written, pixels(), DetDataSample).pred_instances
     assert found.bboxes.shape == (0, 4)
     assert found.masks.shape == (0, H, W)
+
+
+def test_a_whole_detector_takes_one_image(tmp_path: Path) -> None:
+    cfg = narrow('fcos', tmp_path)
+    with pytest.raises(UserError, match='^FCOS takes no dynamic batch: .* --raw takes one$'):
+        export.export_onnx(cfg, None, (H, W), tmp_path / 'm.onnx', dynamic_batch=True)
 
 
 def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path: Path) -> None:

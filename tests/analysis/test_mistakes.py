@@ -33,6 +33,7 @@ MISTAKES = [
     ('demo.py none.png fcn.py fcn.pth', "image 'none.png' not found"),
     ('demo.py image.png none.py fcn.pth', "config 'none.py' not found"),
     ('demo.py image.png fcn.py none.pth', "checkpoint 'none.pth' not found"),
+    ('demo.py image.png fcn.py none.onnx', "file 'none.onnx' not found"),
     ('demo.py image.png fcn.py fcn.pth --out image.png', '--out must not be IMAGE'),
     ('demo.py image.png fcn.py fcn.pth --out x.txt', '--out must be one of .'),
     ('demo.py image.png fcn.py fcn.pth --out none/x.png', "no folder 'none'"),
