@@ -138,7 +138,8 @@ class OnnxModel(BaseModel):
         taken = described['input']
         _, channels, height, width = taken['shape']
         own_height, own_width = image.shape[1:]
-        fits = own_height <= height and own_width <= width and len(image) == channels
+        # A grey image becomes three equal channels, as in mmpretrain's normalisation.
+        fits = own_height <= height and own_width <= width and len(image) in (1, channels)
         if not fits or not padded and (own_height, own_width) != (height, width):
             raise UserError(
                 f'file {self.file!r} takes images of {channels} x {height} x {width} (channels, '

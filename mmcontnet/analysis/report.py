@@ -60,8 +60,9 @@ def check_device(device: str | None) -> str:
 
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
-    """Run a tool: users' mistakes end it with one line, and OpenMMLab's packages say no more."""
+    """Run a tool: users' mistakes end it with one line, and packages say no more."""
     MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
+    logging.getLogger('torch').setLevel(logging.ERROR)  # its exporter guesses, and says so
     with exit_on_user_error(name), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mm(cv|det|engine|pretrain|seg)')
         yield
