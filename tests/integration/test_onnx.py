@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -90,12 +91,29 @@ def assert_the_example_finds_the_same(config: Path) -> None:
     np.testing.assert_allclose(*values, atol=0.06)
 
 
+def assert_the_smaller_file_computes_nearly_the_same(config: Path) -> None:
+    """Run the second example of docs/deployment.md, and tools/test.py on what it writes."""
+    page = (ROOT / 'docs/deployment.md').read_text()
+    (text,) = re.findall(r'```python\n(# quantize\.py\n.+?)```', page, re.DOTALL)
+    files = [config.with_name(name) for name in ('m.onnx', 'small.onnx')]
+    subprocess.run([sys.executable, '-c', text, *files], check=True)
+    assert files[1].stat().st_size < 0.8 * files[0].stat().st_size
+    image = np.random.default_rng(0).integers(256, size=(1, 3, 224, 224)).astype('f4')
+    scores, other = (
+        onnxruntime.InferenceSession(file).run(['scores'], dict(image=image))[0] for file in files
+    )
+    np.testing.assert_allclose(other, scores, atol=0.05)
+    assert (other != scores).any()
+    run('test.py', config, 'small.onnx', cwd=config.parent)
+
+
 def test_a_classifier_is_as_accurate(tmp_path: Path) -> None:
     make_class_folders(tmp_path / 'data/imagenet')
     config = write_classifier(tmp_path)
     write_files(config, (224, 224), classes=('a', 'b'))
     assert_pictures_are_equal(config, next(tmp_path.glob('data/imagenet/val/*/*')))
     assert_metrics_are_equal(config, 'accuracy/top1')
+    assert_the_smaller_file_computes_nearly_the_same(config)
     text = config.read_text()
     config.write_text(text.replace('num_classes=2', 'num_classes=3'))
     line = run('test.py', config, 'm.onnx', cwd=tmp_path, ok=False).stdout.splitlines()[-1]
