@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import init_dist
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import (
@@ -32,6 +33,7 @@ from mmengine.registry import (
     Registry,
 )
 from mmengine.runner import Priority, Runner, get_priority
+from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -89,6 +91,12 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
                 defaults['train'] = 'IterBasedTrainLoop'
             added = ('runner', 'dataloader', 'evaluator', 'by_epoch')
             _check(names[1], {'type': defaults[part], **loop}, LOOPS, added)
+            for name in ('max_epochs', 'max_iters', 'val_interval'):
+                number = loop.get(name, 1)
+                if not isinstance(number, int) or number < 1:
+                    raise UserError(
+                        f'{names[1]}.{name} must be a positive int, got {number!r:.100}'
+                    )
             if part != 'train' and 'metrics' in evaluator:
                 _check(names[2], {'type': 'Evaluator', **evaluator}, EVALUATOR)
             elif part != 'train':
@@ -101,10 +109,49 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
     _check('log_processor', processor, LOG_PROCESSORS)
     _check('model_wrapper_cfg', cfg.get('model_wrapper_cfg'), MODEL_WRAPPERS, None)
     find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
-    check_arguments(Runner.set_randomness, cfg.get('randomness') or {}, 'randomness', None)
+    _check_environment(cfg)
+    _check_save_best(cfg, parts)
+
+
+def _check_environment(cfg: Config) -> None:
+    """Check seeds, processes and the level of the log."""
+    randomness, environment = cfg.get('randomness') or {}, cfg.get('env_cfg') or {}
+    check_arguments(Runner.set_randomness, randomness, 'randomness', None)
+    if not isinstance(seed := randomness.get('seed'), int | None):
+        raise UserError(f'randomness.seed must be int or None, got {seed!r:.100}')
+    for name, function in (('mp_cfg', set_multi_processing), ('dist_cfg', init_dist)):
+        arguments = environment.get(name, {})
+        if not isinstance(arguments, Mapping):
+            raise UserError(f'env_cfg.{name} must be dict, got {arguments!r:.100}')
+        check_arguments(function, arguments, f'env_cfg.{name}', None)
     level = cfg.get('log_level') or 'INFO'
     if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
         raise UserError(f'log_level must be DEBUG, INFO, WARNING or ERROR, got {level!r:.100}')
+
+
+def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:
+    """Check that scores can have the names by which the best checkpoint is chosen."""
+    key = 'default_hooks.checkpoint.save_best'
+    wanted = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    metrics = cfg.get('val_evaluator')
+    if not wanted or 'val' not in parts or callable(metrics):
+        return
+    if isinstance(metrics, Mapping) and metrics.get('type') in (None, 'Evaluator'):
+        metrics = metrics.get('metrics', metrics)
+    metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
+    built = [
+        build(METRICS, {k: v for k, v in m.items() if k not in _FILES}, key)
+        for m in metrics
+        if isinstance(m, Mapping)
+    ]
+    prefixes = {metric.prefix for metric in built}
+    # A metric without a prefix may call its scores anything, and so may an evaluator of one's own.
+    if len(built) < len(metrics) or not all(prefixes):
+        return
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if name != 'auto' and name.partition('/')[0] not in prefixes:
+            accepted = ', '.join(f"'{prefix}/...'" for prefix in sorted(prefixes))
+            raise UserError(f"{key} must be 'auto' or one of the scores {accepted}, got {name!r}")
 
 
 def _check_loader(key: str, loader: Mapping[str, Any]) -> None:
@@ -157,6 +204,33 @@ def _check_hook(key: str, config: Mapping[str, Any]) -> None:
         check_arguments(Runner.save_checkpoint, hook.args, key, None)
 
 
+class _Noted(dict):
+    """A dict that notes which keys it is asked for, copies included: nobody declares them."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.read: set[str] = set()
+
+    def __deepcopy__(self, memo: dict) -> _Noted:
+        return self
+
+    def __contains__(self, key: Any) -> bool:
+        self.read.add(key)
+        return super().__contains__(key)
+
+    def __getitem__(self, key: Any) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __iter__(self) -> Any:
+        self.read.update(super().keys())
+        return super().__iter__()
+
+
 @quiet()
 def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     """Build what changes the weights in training.
@@ -184,6 +258,9 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     wrapper = {'type': 'OptimWrapper', **config}
     for name in ('constructor', 'paramwise_cfg'):
         wrapper.pop(name, None)
+    paramwise = _Noted(config.get('paramwise_cfg') or {})
+    if paramwise:
+        config = {**config, 'paramwise_cfg': paramwise}
     try:
         with explained(OPTIM_WRAPPERS, wrapper, 'optim_wrapper'):
             optimizer = build_optim_wrapper(model, config)
@@ -194,6 +271,17 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
                 "'LayerDecayConstructor' with paramwise_cfg=dict(layer_decay_rate=0.7)"
             ) from error
         raise
+    if unread := sorted(paramwise.keys() - paramwise.read):
+        constructor = config.get('constructor', 'DefaultOptimWrapperConstructor')
+        raise UserError(
+            f'optim_wrapper.paramwise_cfg: {constructor} has no argument {", ".join(unread)}; '
+            f'it takes {", ".join(sorted(paramwise.read))}'
+        )
+    for wrapper in optimizer.values() if isinstance(optimizer, OptimWrapperDict) else [optimizer]:
+        if arguments := wrapper.clip_grad_kwargs:
+            check_arguments(
+                wrapper.clip_func, arguments, 'optim_wrapper.clip_grad', ('parameters',)
+            )
     several = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
     if isinstance(optimizer, OptimWrapperDict):  # each optimizer may have schedulers of its own
         return optimizer, []

@@ -243,9 +243,25 @@ MISTAKES = {
     'val_evaluator.metric': ('box', "CocoMetric: KeyError: \"metric should be one of 'bbox'"),
     'default_hooks.checkpoint.intervall': (5, 'save_checkpoint has no argument intervall; it'),
     'default_hooks.checkpoint.save_best': (5, 'CheckpointHook: AssertionError: "save_best" should'),
+    'default_hooks.checkpoint': (
+        dict(type='CheckpointHook', save_best='mAP'),
+        ".save_best must be 'auto' or one of the scores 'coco/...'",
+    ),
     'default_hooks.timer.priority': ('HIGHST', 'must be one of HIGHEST, VERY_HIGH, HIGH, '),
     'custom_hooks': ([dict(type='EMAHook', momentm=0.1)], '.0: ExponentialMovingAverage has no'),
     'randomness.sed': (1, 'set_randomness has no argument sed; it takes seed, diff_rank_seed'),
+    'randomness.seed': ('x', "must be int or None, got 'x'"),
+    'env_cfg.mp_cfg': (5, 'must be dict, got 5'),
+    'env_cfg.mp_cfg.start': ('fork', 'set_multi_processing has no argument start; it takes mp_s'),
+    'optim_wrapper.clip_grad': (
+        {'max_nrm': 5},
+        'clip_grad_norm_ has no argument max_nrm; it takes',
+    ),
+    'optim_wrapper.paramwise_cfg': (
+        {'norm_decay': 0},
+        'DefaultOptimWrapperConstructor has no argument norm_decay; it takes bias_decay_mult, ',
+    ),
+    'train_cfg.val_interval': (-1, 'must be a positive int, got -1'),
     'log_level': ('INFOO', "must be DEBUG, INFO, WARNING or ERROR, got 'INFOO'"),
     'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
     'train_cfg.max_epochs': ('abc', "max_epochs of EpochBasedTrainLoop must be int, got 'abc'"),
@@ -338,7 +354,6 @@ def test_arguments_are_refused_only_if_nobody_takes_them(
             check_arguments(found, mistake, 'key', ())
 
 
-#: Of a function whose module is one of ours.
 WITHIN = {'__name__': 'mmcontnet.layers.defect'}
 exec('def fail(error): raise error("from within")', WITHIN)
 
