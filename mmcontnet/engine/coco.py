@@ -220,9 +220,11 @@ def class_issues(dataset: Any, file: CocoFile) -> Iterator[Issue]:
 
 def _entry_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]:
     path, training = file.path, not dataset.test_mode
+    keeps_empty = (dataset.filter_cfg or {}).get('filter_empty_gt') is False
     for name in _Lists.__struct_fields__:
-        # The annotations of test-dev are kept secret.
-        needed = name != 'annotations' or (training and loads(dataset, 'with_bbox'))
+        # The annotations of test-dev are kept secret; a set may be of empty images on purpose.
+        needed = training and not keeps_empty and loads(dataset, 'with_bbox')
+        needed = needed or name != 'annotations'
         if needed and not getattr(file, name):
             yield Issue('annotation files with an empty list', path, f'no {name}')
     for entry in filter(None, file.annotations.values()):

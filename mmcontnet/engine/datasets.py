@@ -10,6 +10,7 @@ import inspect
 import io
 import math
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -127,6 +129,7 @@ def validate_datasets(
             try:
                 found += _metainfo_issues(config)
                 dataset = _build(config)
+                found += _list_issues(dataset, model if quick else None)
                 known[key] = data = _read(dataset, found, quick)
                 found += _head_issues(model, data)
                 if key == next(iter(seen)):
@@ -235,7 +238,10 @@ def _class_folders(dataset: Any) -> list[str]:
 
 def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:
     place = dataset.img_prefix
-    if len(folders) != len(classes):
+    if hidden := [name for name in folders if name.startswith('.')]:
+        message = f'{shorten(hidden)}; remove what some program left there'
+        yield Issue('hidden folders that count as classes', place, message)
+    elif len(folders) != len(classes):
         names = f'({", ".join(map(repr, folders))})' if len(folders) <= 20 else '(...)'
         message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; write '
         message = f'{message}metainfo=dict(classes={names}) into the data set'
@@ -244,6 +250,23 @@ def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str])
         message = f'mmpretrain numbers them {shorten(folders)}; metainfo.classes is'
         message = f'{message} {shorten(classes)}'
         yield Issue('folders in another order than metainfo.classes', place, message)
+
+
+def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
+    """Check a list of images and labels, as mmpretrain reads it; labels by the model's head."""
+    method = getattr(type(dataset), 'load_data_list', None)
+    if getattr(method, '__qualname__', '') != 'CustomDataset.load_data_list':
+        return
+    path, number = dataset.ann_file, max(_heads(model).values(), default=math.inf)
+    lines = list_from_file(path) if path and dataset.with_label else []
+    for i, line in enumerate(lines, 1):
+        name, _, label = line.strip().rpartition(' ')
+        if not name or not re.fullmatch('-?[0-9]+', label):
+            message = f'line {i} is {line!r:.80}; write PATH NUMBER'
+            yield Issue('lists that cannot be read', path, message)
+            return
+        if not 0 <= int(label) < number:
+            yield Issue('labels out of range', f'{path}: {name}', f'{label}, of {number} classes')
 
 
 def _heads(model: nn.Module | None) -> dict[str, int]:
