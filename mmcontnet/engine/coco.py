@@ -234,9 +234,10 @@ def _entry_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue
         elif entry.category_id not in file.categories:
             message = _unknown('category', entry.category_id, file.categories)
             yield Issue('annotations of unknown categories', _place(path, entry), message)
+    kind = 'annotations of other categories than metainfo.classes'
     for entry in boxes.unnamed:
-        kind, name = 'annotations of other categories', file.categories[entry.category_id].name
-        yield Issue(f'{kind} than metainfo.classes', _place(path, entry), repr(name), True)
+        name = file.categories[entry.category_id].name
+        yield Issue(kind, _place(path, entry), repr(name), True)
     for (category, warning), i in _look_at(boxes):
         entry, image = boxes.entries[i], boxes.images[i]
         message = f'box {list(entry.bbox)}, area {entry.area}, in {image.width} x {image.height}'

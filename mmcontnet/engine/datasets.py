@@ -125,9 +125,10 @@ def validate_datasets(
             if same or (quick and not _is_quick(config, key)):
                 continue
             seen[key] = config
-            found = issues[key] = []
+            found = issues[key] = list(_metainfo_issues(config))
+            if found:  # all that follows would be about names that nobody meant
+                continue
             try:
-                found += _metainfo_issues(config)
                 dataset = _build(config)
                 found += _list_issues(dataset, model if quick else None)
                 known[key] = data = _read(dataset, found, quick)
@@ -325,17 +326,17 @@ def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
     """Find contradictions between data sets."""
     issues: dict[str, list[Issue]] = {key: [] for key in known}
     named = [(key, data) for key, data in known.items() if data.classes]
-    for key, data in named[1:]:
-        first, classes = named[0][0], named[0][1].classes
-        if data.classes != classes:
-            message = f'{shorten(data.classes)}; {first} has {shorten(classes)}'
+    for key, data in named:
+        first, other = named[0]
+        if data.classes != other.classes:
+            message = f'{shorten(data.classes)}; {first} has {shorten(other.classes)}'
             issues[key].append(Issue('classes that differ between data sets', '', message))
     training = {key: data for key, data in known.items() if key.startswith('train_')}
-    for key, data in known.items():
-        for other, trained in training.items():
-            if key not in training and (both := data.images & trained.images):
-                message = f'{len(both)} of {len(data.images)}, e.g. {min(both)}'
-                issues[key].append(Issue(f'images that {other} has too', '', message, True))
+    for key in known.keys() - training:
+        for name, trained in training.items():
+            if both := known[key].images & trained.images:
+                message = f'{len(both)} of {len(known[key].images)}, e.g. {min(both)}'
+                issues[key].append(Issue(f'images that {name} has too', '', message, True))
     return issues
 
 
@@ -449,6 +450,8 @@ class _Samples(Dataset):
             labels[chosen.get(label, label)] += count
         if wrong:
             message = f'{shorten(wrong)}, of {self.num_classes} classes'
+            if path.lower().endswith(('.jpg', '.jpeg')):
+                message += '; JPEG changes numbers: save PNG'
             yield Issue('label maps with labels out of range', path, message)
 
 
@@ -497,9 +500,9 @@ def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Itera
     unused = [name for i, name in enumerate(classes) if not labels[i]]
     if not unused or not labels or samples.is_coco:  # of which file_issues tells
         return
+    missing = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
     if samples.load_map is None:
-        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-        yield Issue('classes without a sample', '', message, True)
+        yield Issue('classes without a sample', '', missing, True)
         return
     part = labels[ignored] / labels.total()
     if len(unused) == len(classes) - 1 or part > _MOSTLY:
@@ -511,5 +514,4 @@ def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Itera
             message += '; reduce_zero_label=True ignores 0 too'
         yield Issue('label maps with little to learn from', '', message, True)
     elif number == len(samples):
-        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-        yield Issue('classes that no label map has', '', message, True)
+        yield Issue('classes that no label map has', '', missing, True)

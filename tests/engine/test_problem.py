@@ -164,7 +164,7 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
 )
 def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
     train, _ = both(tmp_path)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f'{message}$'):  # and not what follows from it
         check(coco(train, metainfo=metainfo))
 
 
@@ -259,6 +259,16 @@ def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
     assert 'thing in none of 20 label maps, and 40% of their pixels are 255, which' in warning
     with pytest.raises(UserError, match='model.decode_head.num_classes is 19; .* has 2: ground'):
         check(dataset, model=nn.ModuleDict(dict(decode_head=Head(19))))
+
+
+def test_label_maps_of_jpeg_are_named(tmp_path: Path) -> None:
+    dataset = label_maps(tmp_path, 1)
+    for path in (tmp_path / 'ann').iterdir():
+        path.unlink()
+        noise = np.random.RandomState(0).randint(0, 3, (40, 60))
+        cv2.imwrite(str(path.with_suffix('.jpg')), noise.astype(np.uint8))
+    with pytest.raises(UserError, match='of 2 classes; JPEG changes numbers: save PNG'):
+        check({**dataset, 'seg_map_suffix': '.jpg'})
 
 
 def test_a_suffix_that_no_image_has_is_named_with_those_there(tmp_path: Path) -> None:
