@@ -10,7 +10,6 @@ import inspect
 import io
 import math
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -262,7 +261,7 @@ def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
     lines = list_from_file(path) if path and dataset.with_label else []
     for i, line in enumerate(lines, 1):
         name, _, label = line.strip().rpartition(' ')
-        if not name or not re.fullmatch('-?[0-9]+', label):
+        if not name or not label.removeprefix('-').isdecimal():
             message = f'line {i} is {line!r:.80}; write PATH NUMBER'
             yield Issue('lists that cannot be read', path, message)
             return
