@@ -22,8 +22,6 @@ from .issues import Issue, shorten
 
 _NUMBER: TypeAlias = int | float
 _ID: TypeAlias = int | float | str
-#: Parts of the boxes, if these are more than a few, from which on they look wrong.
-_MANY_BEYOND, _MANY_WHOLE, _FEW = 0.3, 0.5, 10
 
 
 class _Image(Struct, gc=False):
@@ -220,9 +218,11 @@ def class_issues(dataset: Any, file: CocoFile) -> Iterator[Issue]:
 
 def _entry_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]:
     path, training = file.path, not dataset.test_mode
+    keeps_empty = (dataset.filter_cfg or {}).get('filter_empty_gt') is False
     for name in _Lists.__struct_fields__:
-        # The annotations of test-dev are kept secret.
-        needed = name != 'annotations' or (training and loads(dataset, 'with_bbox'))
+        # The annotations of test-dev are kept secret; a set may be of empty images on purpose.
+        needed = training and not keeps_empty and loads(dataset, 'with_bbox')
+        needed = needed or name != 'annotations'
         if needed and not getattr(file, name):
             yield Issue('annotation files with an empty list', path, f'no {name}')
     for entry in filter(None, file.annotations.values()):
@@ -232,9 +232,10 @@ def _entry_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue
         elif entry.category_id not in file.categories:
             message = _unknown('category', entry.category_id, file.categories)
             yield Issue('annotations of unknown categories', _place(path, entry), message)
+    kind = 'annotations of other categories than metainfo.classes'
     for entry in boxes.unnamed:
-        kind, name = 'annotations of other categories', file.categories[entry.category_id].name
-        yield Issue(f'{kind} than metainfo.classes', _place(path, entry), repr(name), True)
+        name = file.categories[entry.category_id].name
+        yield Issue(kind, _place(path, entry), repr(name), True)
     for (category, warning), i in _look_at(boxes):
         entry, image = boxes.entries[i], boxes.images[i]
         message = f'box {list(entry.bbox)}, area {entry.area}, in {image.width} x {image.height}'
@@ -268,14 +269,14 @@ def _file_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]
         kind = 'boxes that are parts of their image instead of pixels'
         yield Issue(kind, path, f'all {number} lie between 0 and 1')
         return
-    beyond = int((ends > boxes.sizes + 1).any(1).sum())
-    if beyond >= max(_FEW, _MANY_BEYOND * number):
-        message = f'{beyond} of {number} end beyond their image'
-        yield Issue('boxes that look like corners, not x, y, width, height', path, message, True)
-    whole = int((boxes.xywh[:, 2:] >= 0.95 * boxes.sizes).all(1).sum())
-    if whole >= max(_FEW, _MANY_WHOLE * number):
-        message = f'{whole} of {number}'
-        yield Issue('boxes that cover their whole image', path, message, True)
+    beyond = (ends > boxes.sizes + 1).any(1)
+    whole = (boxes.xywh[:, 2:] >= 0.95 * boxes.sizes).all(1)
+    for odd, part, kind, text in (
+        (beyond, 0.3, 'look like corners, not x, y, width, height', ' end beyond their image'),
+        (whole, 0.5, 'cover their whole image', ''),
+    ):
+        if (count := int(odd.sum())) >= max(10, part * number):
+            yield Issue(f'boxes that {kind}', path, f'{count} of {number}{text}', True)
     used = {file.categories[entry.category_id].name for entry in boxes.entries}
     classes = dataset.metainfo['classes']
     if not dataset.test_mode and (unused := [name for name in classes if name not in used]):

@@ -22,6 +22,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -123,10 +124,12 @@ def validate_datasets(
             if same or (quick and not _is_quick(config, key)):
                 continue
             seen[key] = config
-            found = issues[key] = []
+            found = issues[key] = list(_metainfo_issues(config))
+            if found:  # all that follows would be about names that nobody meant
+                continue
             try:
-                found += _metainfo_issues(config)
                 dataset = _build(config)
+                found += _list_issues(dataset, model if quick else None)
                 known[key] = data = _read(dataset, found, quick)
                 found += _head_issues(model, data)
                 if key == next(iter(seen)):
@@ -235,7 +238,10 @@ def _class_folders(dataset: Any) -> list[str]:
 
 def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:
     place = dataset.img_prefix
-    if len(folders) != len(classes):
+    if hidden := [name for name in folders if name.startswith('.')]:
+        message = f'{shorten(hidden)}; remove what some program left there'
+        yield Issue('hidden folders that count as classes', place, message)
+    elif len(folders) != len(classes):
         names = f'({", ".join(map(repr, folders))})' if len(folders) <= 20 else '(...)'
         message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; write '
         message = f'{message}metainfo=dict(classes={names}) into the data set'
@@ -244,6 +250,23 @@ def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str])
         message = f'mmpretrain numbers them {shorten(folders)}; metainfo.classes is'
         message = f'{message} {shorten(classes)}'
         yield Issue('folders in another order than metainfo.classes', place, message)
+
+
+def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
+    """Check a list of images and labels, as mmpretrain reads it; labels by the model's head."""
+    method = getattr(type(dataset), 'load_data_list', None)
+    if getattr(method, '__qualname__', '') != 'CustomDataset.load_data_list':
+        return
+    path, number = dataset.ann_file, max(_heads(model).values(), default=math.inf)
+    lines = list_from_file(path) if path and dataset.with_label else []
+    for i, line in enumerate(lines, 1):
+        name, _, label = line.strip().rpartition(' ')
+        if not name or not label.removeprefix('-').isdecimal():
+            message = f'line {i} is {line!r:.80}; write PATH NUMBER'
+            yield Issue('lists that cannot be read', path, message)
+            return
+        if not 0 <= int(label) < number:
+            yield Issue('labels out of range', f'{path}: {name}', f'{label}, of {number} classes')
 
 
 def _heads(model: nn.Module | None) -> dict[str, int]:
@@ -300,17 +323,17 @@ def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
     """Find contradictions between data sets."""
     issues: dict[str, list[Issue]] = {key: [] for key in known}
     named = [(key, data) for key, data in known.items() if data.classes]
-    for key, data in named[1:]:
-        first, classes = named[0][0], named[0][1].classes
-        if data.classes != classes:
-            message = f'{shorten(data.classes)}; {first} has {shorten(classes)}'
+    for key, data in named:
+        first, other = named[0]
+        if data.classes != other.classes:
+            message = f'{shorten(data.classes)}; {first} has {shorten(other.classes)}'
             issues[key].append(Issue('classes that differ between data sets', '', message))
     training = {key: data for key, data in known.items() if key.startswith('train_')}
-    for key, data in known.items():
-        for other, trained in training.items():
-            if key not in training and (both := data.images & trained.images):
-                message = f'{len(both)} of {len(data.images)}, e.g. {min(both)}'
-                issues[key].append(Issue(f'images that {other} has too', '', message, True))
+    for key in known.keys() - training:
+        for name, trained in training.items():
+            if both := known[key].images & trained.images:
+                message = f'{len(both)} of {len(known[key].images)}, e.g. {min(both)}'
+                issues[key].append(Issue(f'images that {name} has too', '', message, True))
     return issues
 
 
@@ -424,6 +447,8 @@ class _Samples(Dataset):
             labels[chosen.get(label, label)] += count
         if wrong:
             message = f'{shorten(wrong)}, of {self.num_classes} classes'
+            if path.lower().endswith(('.jpg', '.jpeg')):
+                message += '; JPEG changes numbers: save PNG'
             yield Issue('label maps with labels out of range', path, message)
 
 
@@ -472,9 +497,9 @@ def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Itera
     unused = [name for i, name in enumerate(classes) if not labels[i]]
     if not unused or not labels or samples.is_coco:  # of which file_issues tells
         return
+    missing = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
     if samples.load_map is None:
-        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-        yield Issue('classes without a sample', '', message, True)
+        yield Issue('classes without a sample', '', missing, True)
         return
     part = labels[ignored] / labels.total()
     if len(unused) == len(classes) - 1 or part > _MOSTLY:
@@ -486,5 +511,4 @@ def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Itera
             message += '; reduce_zero_label=True ignores 0 too'
         yield Issue('label maps with little to learn from', '', message, True)
     elif number == len(samples):
-        message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-        yield Issue('classes that no label map has', '', message, True)
+        yield Issue('classes that no label map has', '', missing, True)

@@ -164,7 +164,7 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
 )
 def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
     train, _ = both(tmp_path)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f'{message}$'):  # and not what follows from it
         check(coco(train, metainfo=metainfo))
 
 
@@ -261,6 +261,16 @@ def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
         check(dataset, model=nn.ModuleDict(dict(decode_head=Head(19))))
 
 
+def test_label_maps_of_jpeg_are_named(tmp_path: Path) -> None:
+    dataset = label_maps(tmp_path, 1)
+    for path in (tmp_path / 'ann').iterdir():
+        path.unlink()
+        noise = np.random.RandomState(0).randint(0, 3, (40, 60))
+        cv2.imwrite(str(path.with_suffix('.jpg')), noise.astype(np.uint8))
+    with pytest.raises(UserError, match='of 2 classes; JPEG changes numbers: save PNG'):
+        check({**dataset, 'seg_map_suffix': '.jpg'})
+
+
 def test_a_suffix_that_no_image_has_is_named_with_those_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="img: img_suffix is '.jpg', the files have .png$"):
         check(label_maps(tmp_path, 1, img_suffix='.jpg'))
@@ -301,6 +311,39 @@ def test_folders_are_the_classes_of_a_classifier(tmp_path: Path) -> None:
     swapped = dict(classes=('bee', 'ant', 'fly'))
     with pytest.raises(UserError, match='mmpretrain numbers them ant, bee, fly'):
         check({**dataset, 'metainfo': swapped})
+
+
+def test_a_hidden_folder_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    dataset = folders(tmp_path, '.cache', 'bee', 'fly') | dict(type='CustomDataset')
+    with pytest.raises(UserError, match='hidden folders that count as classes: .*: .cache; remo'):
+        check(dataset)
+
+
+def test_labels_of_a_list_are_checked(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'a b.png'), np.zeros((4, 4), np.uint8))
+    dataset = folders(tmp_path, ann_file='list.txt') | dict(type='CustomDataset')
+    model = nn.ModuleDict(dict(head=Head(2)))
+    for lines, message in (
+        ('a b.png 0\na b.png 1\n', None),
+        ('a b.png 1\na b.png 2\n', 'labels out of range: .*a b.png: 2, of 2 classes'),
+        ('a b.png,0\n', "lists that cannot be read: .*list.txt: line 1 is 'a b.png,0'; write"),
+    ):
+        (tmp_path / 'list.txt').write_text(lines)
+        if message is None:
+            assert check(dataset, model=model) == []
+            continue
+        with pytest.raises(UserError, match=message):
+            check(dataset, model=model)
+
+
+def test_a_set_of_empty_images_may_be_meant(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    write_json(val, 100, lambda c: c.update(annotations=[]))
+    empty = coco(val, filter_cfg=dict(filter_empty_gt=False))
+    several = dict(_scope_='mmdet', type='ConcatDataset', datasets=[coco(train), empty])
+    assert check(several) == []
+    with pytest.raises(UserError, match='annotation files with an empty list'):
+        check({**several, 'datasets': [coco(train), coco(val)]})
 
 
 def test_classes_of_a_checkpoint_are_compared(tmp_path: Path) -> None:
