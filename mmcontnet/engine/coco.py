@@ -272,11 +272,16 @@ def _file_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]
     beyond = (ends > boxes.sizes + 1).any(1)
     whole = (boxes.xywh[:, 2:] >= 0.95 * boxes.sizes).all(1)
     for odd, part, kind, text in (
-        (beyond, 0.3, 'look like corners, not x, y, width, height', ' end beyond their image'),
-        (whole, 0.5, 'cover their whole image', ''),
+        (
+            beyond,
+            0.3,
+            'boxes that look like corners, not x, y, width, height',
+            ' end beyond their image',
+        ),
+        (whole, 0.5, 'boxes that cover their whole image', ''),
     ):
         if (count := int(odd.sum())) >= max(10, part * number):
-            yield Issue(f'boxes that {kind}', path, f'{count} of {number}{text}', True)
+            yield Issue(kind, path, f'{count} of {number}{text}', True)
     used = {file.categories[entry.category_id].name for entry in boxes.entries}
     classes = dataset.metainfo['classes']
     if not dataset.test_mode and (unused := [name for name in classes if name not in used]):
