@@ -139,18 +139,14 @@ def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:
     if isinstance(metrics, Mapping) and metrics.get('type') in (None, 'Evaluator'):
         metrics = metrics.get('metrics', metrics)
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
-    built = [
-        build(METRICS, {k: v for k, v in m.items() if k not in _FILES}, key)
-        for m in metrics
-        if isinstance(m, Mapping)
-    ]
-    prefixes = {metric.prefix for metric in built}
+    built = [_build_metric(m, key) if isinstance(m, Mapping) else None for m in metrics]
+    prefixes = {getattr(metric, 'prefix', None) for metric in built}
     # A metric without a prefix may call its scores anything, and so may an evaluator of one's own.
-    if len(built) < len(metrics) or not all(prefixes):
+    if not all(prefixes):
         return
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if name != 'auto' and name.partition('/')[0] not in prefixes:
-            accepted = ', '.join(f"'{prefix}/...'" for prefix in sorted(prefixes))
+            accepted = ', '.join(f"'{prefix}/...'" for prefix in sorted(filter(None, prefixes)))
             raise UserError(f"{key} must be 'auto' or one of the scores {accepted}, got {name!r}")
 
 
@@ -182,9 +178,19 @@ def _check(key: str, config: Any, registry: Registry, added: Collection[str] | N
             if name in _RULES:
                 _check(f'{key}.{name}', inner, *_RULES[name])
         if registry is METRICS:
-            build(registry, {k: v for k, v in config.items() if k not in _FILES}, key)
+            _build_metric(config, key)
         elif registry is HOOKS:
             _check_hook(key, config)
+
+
+def _build_metric(config: Mapping[str, Any], key: str) -> Any:
+    """Build a metric without its files, or return None if it needs them."""
+    parameters = inspect.signature(find_type(METRICS, config, key)).parameters
+    if any(
+        parameters[name].default is inspect.Parameter.empty for name in _FILES if name in parameters
+    ):
+        return None
+    return build(METRICS, {k: v for k, v in config.items() if k not in _FILES}, key)
 
 
 def _check_hook(key: str, config: Mapping[str, Any]) -> None:
@@ -271,7 +277,7 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
                 "'LayerDecayConstructor' with paramwise_cfg=dict(layer_decay_rate=0.7)"
             ) from error
         raise
-    if unread := sorted(paramwise.keys() - paramwise.read):
+    if unread := sorted(k for k in paramwise.keys() - paramwise.read if k[0] != '_'):
         constructor = config.get('constructor', 'DefaultOptimWrapperConstructor')
         raise UserError(
             f'optim_wrapper.paramwise_cfg: {constructor} has no argument {", ".join(unread)}; '
