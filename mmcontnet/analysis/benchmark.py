@@ -36,6 +36,7 @@ from ..errors import UserError
 from .complexity import count
 from .inspection import image_channels
 from .networks import build_network
+from .report import hush
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 MEMORY_FORMATS = {
@@ -272,7 +273,7 @@ def _peaks_of(name: str, settings: Settings, report: Callable[[str], None]) -> d
     # A fresh interpreter: a fork would start with its parent's memory.
     spawn = multiprocessing.get_context('spawn')
     try:
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=hush) as pool:
             return pool.submit(peak_memory, build_network, settings, name).result()
     except RuntimeError as error:  # it ran out of memory, or was killed for it
         report(f'no peak memory of {name}: {error}')

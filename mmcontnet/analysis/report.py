@@ -58,11 +58,16 @@ def check_device(device: str | None) -> str:
     return device
 
 
+def hush() -> None:
+    """Let the loggers of packages tell of errors alone, in this process."""
+    MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
+    logging.getLogger('torch').setLevel(logging.ERROR)  # its exporter guesses, and says so
+
+
 @contextmanager
 def quiet_tool(name: str) -> Iterator[None]:
     """Run a tool: users' mistakes end it with one line, and packages say no more."""
-    MMLogger.get_current_instance().setLevel(logging.ERROR)  # it tells of every change of scope
-    logging.getLogger('torch').setLevel(logging.ERROR)  # its exporter guesses, and says so
+    hush()
     with exit_on_user_error(name), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mm(cv|det|engine|pretrain|seg)')
         yield
