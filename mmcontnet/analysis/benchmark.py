@@ -22,7 +22,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from timeit import timeit
 from typing import Any
@@ -34,6 +33,7 @@ from torch.utils.benchmark import timer
 from ..builders import network_errors
 from ..errors import UserError
 from .complexity import count
+from .export import check_packages
 from .inspection import image_channels
 from .networks import build_network
 from .report import hush
@@ -282,7 +282,6 @@ def _peaks_of(name: str, settings: Settings, report: Callable[[str], None]) -> d
 
 def _check_onnxruntime(settings: Settings) -> None:
     """Check that onnxruntime is there, and can compute what the settings ask for."""
-    if missing := [name for name in ('onnxruntime', 'onnxscript') if find_spec(name) is None]:
-        raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
+    check_packages('onnxruntime', 'onnxscript')
     if (settings.device, settings.dtype, settings.compile) != ('cpu', 'fp32', False):
         raise UserError('onnxruntime is measured on a CPU, in fp32 and without --compile')

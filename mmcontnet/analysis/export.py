@@ -45,6 +45,16 @@ class _RawNetwork(nn.Module):
         return self.model.extract_feat(image)
 
 
+def check_packages(*names: str) -> None:
+    """Check that packages of the extra ``export`` are installed.
+
+    Raises:
+        UserError: Naming those that are not.
+    """
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
+
+
 def export_onnx(
     cfg: Config,
     checkpoint: str | None,
@@ -83,8 +93,7 @@ def export_onnx(
         UserError: If a package is missing, the network cannot be exported, or the file differs from
             PyTorch by more than ``MAX_ERROR``.
     """
-    if missing := [name for name in ('onnxruntime', 'onnxscript') if find_spec(name) is None]:
-        raise UserError(f"no {' and no '.join(missing)}: install this package's extra 'export'")
+    check_packages('onnxruntime', 'onnxscript')
     model = revert_sync_batchnorm(build_model(cfg))
     meta: dict[str, Any] = {}
     if checkpoint is not None:

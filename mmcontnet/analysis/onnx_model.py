@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ..builders import build_model
 from ..errors import UserError
 from .deployment import describe_network
-from .export import METADATA
+from .export import METADATA, check_packages
 
 
 def open_onnx(file: str) -> tuple[Any, dict[str, Any]]:
@@ -31,8 +30,7 @@ def open_onnx(file: str) -> tuple[Any, dict[str, Any]]:
     Raises:
         UserError: If it cannot be read, or is not of a whole network that this project wrote.
     """
-    if find_spec('onnxruntime') is None:
-        raise UserError("no onnxruntime: install this package's extra 'export'")
+    check_packages('onnxruntime')
     import onnxruntime
 
     if not Path(file).is_file():
