@@ -1,11 +1,11 @@
-"""Errors that users see as one line, and how command lines print them."""
+"""Errors that users see as one line, how command lines print them, and the check of choices."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 #: Set to 1, command lines show the traceback behind a one-line error, as ``--traceback`` does.
@@ -22,6 +22,12 @@ class CheckpointError(UserError):
 
 class WeightMismatchError(CheckpointError):
     """Weights that can be read but do not fit the model, or hold NaN or infinity."""
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise a ValueError that names the choices unless ``value`` is one of them."""
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
 def add_traceback_option(parser: argparse.ArgumentParser) -> None:

@@ -72,12 +72,6 @@ def resolve_arch(
     return dict(arch)
 
 
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise a ValueError that names the choices unless ``value`` is one of them."""
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
-
-
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Let stochastic depth rise linearly over the blocks.
 

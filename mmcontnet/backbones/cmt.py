@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import check_choice
 from ..layers import BIAS_RESIZES, CMTBlock, PositionBias, apply_gelu
 from ..ops import pad_to_multiple
 from .base import (
     BackboneKwargs,
     HybridBackbone,
     Stage,
-    check_choice,
     drop_path_rates,
     init_parameters,
     resolve_arch,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import check_choice
 from ..layers import POS_ENCODINGS, PatchEncoder
 from ..ops import pad_to_multiple, subsample, window_partition, window_reverse
 from .base import (
@@ -22,7 +23,6 @@ from .base import (
     BackboneKwargs,
     HybridBackbone,
     SequentialStage,
-    check_choice,
     drop_path_rates,
     init_parameters,
     resolve_arch,

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import check_choice
 from ..layers import CONTEXTS, Bottleneck, CoTLayer, ResNetStem, SplitAttention
 from .base import (
     NUM_STAGES,
     BackboneKwargs,
     HybridBackbone,
     SequentialStage,
-    check_choice,
     drop_path_rates,
     init_parameters,
     resolve_arch,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import check_choice
 from ..ops import sliding_attention
 from .inline import can_inline, can_inline_conv
 
@@ -68,9 +69,7 @@ class ConvolutionPath(nn.Module):
         Raises:
             ValueError: For another ``start``.
         """
-        if start not in SHIFT_INITS:
-            choices = ', '.join(map(repr, SHIFT_INITS))
-            raise ValueError(f'shift_init must be one of {choices}, got {start!r}')
+        check_choice('shift_init', start, SHIFT_INITS)
         if start == 'random':
             nn.init.kaiming_normal_(self.shift.weight, mode='fan_out', nonlinearity='relu')
         else:
@@ -134,9 +133,7 @@ class PathSum(nn.Module):
 
     def __init__(self, combine: str = 'rates') -> None:
         super().__init__()
-        if combine not in COMBINATIONS:
-            choices = ', '.join(map(repr, COMBINATIONS))
-            raise ValueError(f'combine must be one of {choices}, got {combine!r}')
+        check_choice('combine', combine, COMBINATIONS)
         self.combine = combine
         if combine != 'sum':
             self.rate_attention = nn.Parameter(torch.full((1,), 0.5))
