@@ -96,13 +96,13 @@ def train(network: Network, seed: int, args: argparse.Namespace) -> dict[str, An
     """
     folder = args.out / network.name / str(seed)
     result, log = folder / 'result.json', folder / 'log.txt'
+    options = [*network.options, *args.cfg_options]
     if result.exists():
         found = json.loads(result.read_text())
-        if found['options'] != [*network.options, *args.cfg_options]:
+        if found['options'] != options:
             raise UserError(f'{folder} was trained with --cfg-options {" ".join(found["options"])}')
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    options = [*network.options, *args.cfg_options]
     command = [sys.executable, str(TRAIN), network.config, '--work-dir', str(folder), '--resume']
     command += ['--cfg-options', f'randomness.seed={seed}', *options]
     start = time.monotonic()

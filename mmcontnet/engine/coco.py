@@ -22,6 +22,8 @@ from .issues import Issue, shorten
 
 _NUMBER: TypeAlias = int | float
 _ID: TypeAlias = int | float | str
+#: Parts of the boxes, if these are more than a few, from which on they look wrong.
+_MANY_BEYOND, _MANY_WHOLE, _FEW = 0.3, 0.5, 10
 
 
 class _Image(Struct, gc=False):
@@ -269,19 +271,14 @@ def _file_issues(dataset: Any, file: CocoFile, boxes: _Boxes) -> Iterator[Issue]
         kind = 'boxes that are parts of their image instead of pixels'
         yield Issue(kind, path, f'all {number} lie between 0 and 1')
         return
-    beyond = (ends > boxes.sizes + 1).any(1)
-    whole = (boxes.xywh[:, 2:] >= 0.95 * boxes.sizes).all(1)
-    for odd, part, kind, text in (
-        (
-            beyond,
-            0.3,
-            'boxes that look like corners, not x, y, width, height',
-            ' end beyond their image',
-        ),
-        (whole, 0.5, 'boxes that cover their whole image', ''),
-    ):
-        if (count := int(odd.sum())) >= max(10, part * number):
-            yield Issue(kind, path, f'{count} of {number}{text}', True)
+    beyond = int((ends > boxes.sizes + 1).any(1).sum())
+    if beyond >= max(_FEW, _MANY_BEYOND * number):
+        message = f'{beyond} of {number} end beyond their image'
+        yield Issue('boxes that look like corners, not x, y, width, height', path, message, True)
+    whole = int((boxes.xywh[:, 2:] >= 0.95 * boxes.sizes).all(1).sum())
+    if whole >= max(_FEW, _MANY_WHOLE * number):
+        message = f'{whole} of {number}'
+        yield Issue('boxes that cover their whole image', path, message, True)
     used = {file.categories[entry.category_id].name for entry in boxes.entries}
     classes = dataset.metainfo['classes']
     if not dataset.test_mode and (unused := [name for name in classes if name not in used]):
