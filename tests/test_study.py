@@ -36,7 +36,7 @@ def test_options_make_a_network_of_their_own() -> None:
         f'{path}@model.backbone.pos_encoding=1d@optim_wrapper.optimizer.lr=0.1'
     )
     assert network.name == 'cont_fashion_mnist@pos_encoding=1d@lr=0.1'
-    cfg = network.load()
+    cfg = network.load(['optim_wrapper.optimizer.lr=0.5'])  # for all: its own come later
     assert cfg.model.backbone.pos_encoding == '1d' and cfg.optim_wrapper.optimizer.lr == 0.1
 
 

@@ -178,4 +178,5 @@ def command_line(
         sys.exit('interrupted; nothing is left behind')
     print(f'{folder}: {"made" if made else "already there"}')
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        print(f'  {part.name}: {len(list(part.rglob("*.png")))} images')
+        if images := len(list(part.rglob('*.png'))):
+            print(f'  {part.name}: {images} images')

@@ -45,7 +45,7 @@ case "${1-}" in
 *) fail "unknown argument $1; see --help" ;;
 esac
 
-say 'Environment (6 to 10 minutes if it has to be made, else seconds)'
+say 'Environment (3 to 10 minutes if it has to be made, else seconds)'
 source tools/_env.sh
 echo "  Python: $PYTHON"
 

@@ -208,7 +208,7 @@ class Environment:
             say(f'{problem}: deleting {kept}')
             shutil.rmtree(kept)
         check_compiler(device)
-        say(f'compiling {kept.name}: takes 5 to 10 minutes on two cores, once')
+        say(f'compiling {kept.name}: takes 2 to 10 minutes on two cores, once')
         memory = re.findall(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())[0]
         jobs = min(len(os.sched_getaffinity(0)), int(int(memory) / 1e6 / GB_PER_JOB)) or 1
         # No debug information, which takes a third of the time.

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -53,20 +54,20 @@ class Network(NamedTuple):
     def name(self) -> str:
         """Name for the tables, and for a folder."""
         changes = (
-            f'@{option.rpartition("=")[0].split(".")[-1]}={option.rpartition("=")[2]}'
+            f'@{option.partition("=")[0].split(".")[-1]}={option.partition("=")[2]}'
             for option in self.options
         )
         return Path(self.config).stem + re.sub(r'[^\w@=.,()-]', '_', ''.join(changes))
 
-    def load(self) -> Config:
-        """Read the config.
+    def load(self, options: Sequence[str]) -> Config:
+        """Read the config, with options for all networks before its own.
 
         Raises:
             UserError: If that fails, or an option does not fit into it.
         """
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='*', action=ConfigOptions)
-        args = parser.parse_args(['--cfg-options', *self.options])
+        args = parser.parse_args(['--cfg-options', *options, *self.options])
         return load_config(self.config, args.cfg_options)
 
 
@@ -96,7 +97,7 @@ def train(network: Network, seed: int, args: argparse.Namespace) -> dict[str, An
     """
     folder = args.out / network.name / str(seed)
     result, log = folder / 'result.json', folder / 'log.txt'
-    options = [*network.options, *args.cfg_options]
+    options = [*args.cfg_options, *network.options]
     if result.exists():
         found = json.loads(result.read_text())
         if found['options'] != options:
@@ -150,9 +151,9 @@ def compare(scores: dict[str, dict[int, float]]) -> dict[str, dict[str, list[flo
 
 
 @cache
-def cost_of(network: Network, shape: tuple[int, ...] | None) -> Cost:
+def cost_of(network: Network, options: tuple[str, ...], shape: tuple[int, ...] | None) -> Cost:
     """Count parameters and MACs of a network."""
-    cfg = network.load()
+    cfg = network.load(options)
     return complexity(cfg, shape or default_shape(cfg)).total
 
 
@@ -162,7 +163,8 @@ def write(args: argparse.Namespace, runs: dict[str, dict[int, dict[str, Any]]]) 
     gaps, networks = compare(scores), []
     for network in (network for network in args.networks if runs.get(network.name)):
         values = list(scores[network.name].values())
-        cost = cost_of(network, tuple(args.shape) if args.shape else None)
+        shape = tuple(args.shape) if args.shape else None
+        cost = cost_of(network, tuple(args.cfg_options), shape)
         networks.append(
             dict(
                 network=network.name,
@@ -216,8 +218,12 @@ def main() -> None:
     args = parse_args()
     with report.quiet_tool('study.py'):
         check_out(args.out)
-        for network in args.networks:
-            network.load()  # before hours of work
+        for network in args.networks:  # before hours of work
+            network.load(args.cfg_options)
+            if [other.name for other in args.networks].count(network.name) > 1:
+                raise UserError(
+                    f'two networks are called {network.name}, as their folders would be'
+                )
         runs: dict[str, dict[int, dict[str, Any]]] = {n.name: {} for n in args.networks}
         failed, tables = [], ''
         # Seed by seed: a study that is stopped has all networks.

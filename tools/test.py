@@ -113,11 +113,13 @@ def check(cfg: Config, args: argparse.Namespace) -> list[str]:
         if is_first_process(args.launcher, on_node=True):
             check_data(cfg, ['test'])
         return []
-    model, scope = check_model(cfg), cfg.get('default_scope')
+    model, scope, meta = check_model(cfg), cfg.get('default_scope'), None
     if is_onnx(args.checkpoint):
-        if args.tta or args.launcher != 'none':
-            raise UserError('an .onnx file is tested by one process and without --tta')
-        check_onnx(cfg, model, args.checkpoint)
+        if args.tta or args.allow_missing or args.launcher != 'none':
+            raise UserError(
+                'an .onnx file is tested by one process, without --tta and --allow-missing'
+            )
+        meta = check_onnx(cfg, model, args.checkpoint)['dataset_meta']
     elif args.allow_missing:
         read_weights(args.checkpoint)
     else:
@@ -133,7 +135,7 @@ def check(cfg: Config, args: argparse.Namespace) -> list[str]:
     check_out(cfg.work_dir, option='work_dir')
     if args.show_dir and args.tta and scope == 'mmpretrain':
         raise UserError('mmpretrain cannot draw pictures under test-time augmentation')
-    warnings = check_problem(cfg, model, ['test'], cfg.load_from)
+    warnings = check_problem(cfg, model, ['test'], args.checkpoint, meta)
     if warnings and args.check_only:
         print(*warnings, sep='\n', file=sys.stderr)
     return warnings

@@ -284,4 +284,6 @@ def _check_onnxruntime(settings: Settings) -> None:
     """Check that onnxruntime is there, and can compute what the settings ask for."""
     check_packages('onnxruntime', 'onnxscript')
     if (settings.device, settings.dtype, settings.compile) != ('cpu', 'fp32', False):
-        raise UserError('onnxruntime is measured on a CPU, in fp32 and without --compile')
+        raise UserError(
+            'onnxruntime is measured on a CPU, in fp32 and without --compile: write --device cpu'
+        )

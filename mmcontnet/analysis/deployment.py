@@ -181,17 +181,17 @@ def _check_detector(model: Any) -> None:
         known = all(getattr(type(model.bbox_head), n, n) is getattr(base, n) for n in own)
         nms = [('test_cfg', model.test_cfg)]
     elif isinstance(model, TwoStageDetector):
-        roi_head = model.roi_head
+        roi_head, rpn_head = model.roi_head, getattr(model, 'rpn_head', None)
         extractors = [m for m in roi_head.modules() if hasattr(m, 'roi_layers')]
         heads = [m for m in roi_head.modules() if hasattr(m, 'bbox_coder')]
         known = (
-            type(model.rpn_head) is dense_heads.RPNHead
+            type(rpn_head) is dense_heads.RPNHead  # Fast R-CNN has none
             and type(roi_head) in (roi_heads.StandardRoIHead, roi_heads.CascadeRoIHead)
             and all(type(m) is roi_heads.SingleRoIExtractor for m in extractors)
             and all(isinstance(m, roi_heads.ConvFCBBoxHead) for m in heads)
             and not any(m.custom_activation for m in heads)
         )
-        nms = [('test_cfg.rpn', model.test_cfg.rpn), ('test_cfg.rcnn', model.test_cfg.rcnn)]
+        nms = [(f'test_cfg.{part}', model.test_cfg.get(part)) for part in ('rpn', 'rcnn')]
     if not known:
         raise UserError(
             f'{type(model).__name__} cannot be exported whole: its heads are none that '

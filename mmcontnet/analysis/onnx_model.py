@@ -165,6 +165,8 @@ class OnnxModel(BaseModel):
         self._network.postprocess_result(logits, [sample])
 
     def _detect(self, sample: Any, image: Tensor) -> None:
+        from mmdet.models.utils import samplelist_boxtype2tensor
+
         names = [output['name'] for output in self._opened[1]['outputs']]
         boxes, scores, labels, *masks = self._run(image, *names)
         height, width = sample.img_shape[:2]
@@ -189,3 +191,4 @@ class OnnxModel(BaseModel):
             found.masks = torch.zeros(0, *sample.ori_shape[:2], dtype=torch.bool)
         found.bboxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
         sample.pred_instances = found
+        samplelist_boxtype2tensor([sample])  # for metrics and visualisers

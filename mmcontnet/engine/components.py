@@ -61,6 +61,8 @@ _OWN = ('num_batch_per_epoch', 'disable_subprocess_warning')
 
 #: Arguments of metrics that have them read or make files.
 _FILES = ('ann_file', 'output_dir')
+#: Whose constructors of optimizers read their options key by key; a user's own need not.
+_PACKAGES = ('mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mmcontnet')
 #: For schedulers over epochs, before the data are read.
 _EPOCH_LENGTH = 10**6
 
@@ -91,12 +93,8 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
                 defaults['train'] = 'IterBasedTrainLoop'
             added = ('runner', 'dataloader', 'evaluator', 'by_epoch')
             _check(names[1], {'type': defaults[part], **loop}, LOOPS, added)
-            for name in ('max_epochs', 'max_iters', 'val_interval'):
-                number = loop.get(name, 1)
-                if not isinstance(number, int) or number < 1:
-                    raise UserError(
-                        f'{names[1]}.{name} must be a positive int, got {number!r:.100}'
-                    )
+            if loop.get('type', defaults[part]) == defaults[part]:
+                _check_lengths(names[1], loop)
             if part != 'train' and 'metrics' in evaluator:
                 _check(names[2], {'type': 'Evaluator', **evaluator}, EVALUATOR)
             elif part != 'train':
@@ -111,6 +109,15 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
     find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
     _check_environment(cfg)
     _check_save_best(cfg, parts)
+
+
+def _check_lengths(key: str, loop: Mapping[str, Any]) -> None:
+    """Check how long one of mmengine's loops trains."""
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        number = loop.get(name, 1)
+        # mmengine takes whole floats too.
+        if not isinstance(number, int | float) or number < 1 or number % 1 != 0:
+            raise UserError(f'{key}.{name} must be a positive int, got {number!r:.100}')
 
 
 def _check_environment(cfg: Config) -> None:
@@ -133,20 +140,24 @@ def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:
     """Check that scores can have the names by which the best checkpoint is chosen."""
     key = 'default_hooks.checkpoint.save_best'
     wanted = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    names = {wanted} if isinstance(wanted, str) else {*(wanted or ())}
     metrics = cfg.get('val_evaluator')
-    if not wanted or 'val' not in parts or callable(metrics):
+    # Loops and evaluators of other types may name scores as they like.
+    own_loop = 'val' in parts and cfg.val_cfg.get('type', 'ValLoop') != 'ValLoop'
+    if not names - {'auto'} or 'val' not in parts or own_loop:
         return
-    if isinstance(metrics, Mapping) and metrics.get('type') in (None, 'Evaluator'):
-        metrics = metrics.get('metrics', metrics)
+    if isinstance(metrics, Mapping) and 'metrics' in metrics:
+        if metrics.get('type', 'Evaluator') != 'Evaluator':
+            return
+        metrics = metrics['metrics']
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
     built = [_build_metric(m, key) if isinstance(m, Mapping) else None for m in metrics]
-    prefixes = {getattr(metric, 'prefix', None) for metric in built}
-    # A metric without a prefix may call its scores anything, and so may an evaluator of one's own.
-    if not all(prefixes):
+    prefixes = [getattr(metric, 'prefix', None) for metric in built]
+    if not all(prefixes):  # metrics without a prefix may, too
         return
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        if name != 'auto' and name.partition('/')[0] not in prefixes:
-            accepted = ', '.join(f"'{prefix}/...'" for prefix in sorted(filter(None, prefixes)))
+    for name in sorted(names - {'auto'}):
+        if not any(name.startswith(f'{prefix}/') for prefix in prefixes):
+            accepted = ', '.join(f"'{prefix}/...'" for prefix in prefixes)
             raise UserError(f"{key} must be 'auto' or one of the scores {accepted}, got {name!r}")
 
 
@@ -253,9 +264,6 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
         UserError: If they cannot be built.
     """
     config, schedulers = cfg.get('optim_wrapper') or {}, cfg.get('param_scheduler') or []
-    if 'constructor' in config:
-        constructor = {'type': config['constructor']}
-        find_type(OPTIM_WRAPPER_CONSTRUCTORS, constructor, 'optim_wrapper.constructor')
     if 'optimizer' in config:
         found = find_type(OPTIMIZERS, config['optimizer'], 'optim_wrapper.optimizer')
         if inspect.isclass(found) and issubclass(found, ZeroRedundancyOptimizer):
@@ -264,8 +272,16 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     wrapper = {'type': 'OptimWrapper', **config}
     for name in ('constructor', 'paramwise_cfg'):
         wrapper.pop(name, None)
-    paramwise = _Noted(config.get('paramwise_cfg') or {})
-    if paramwise:
+    options = config.get('paramwise_cfg') or {}
+    if not isinstance(options, Mapping):
+        raise UserError(f'optim_wrapper.paramwise_cfg must be dict, got {options!r:.100}')
+    paramwise = _Noted({})
+    constructor = config.get('constructor', 'DefaultOptimWrapperConstructor')
+    found = find_type(
+        OPTIM_WRAPPER_CONSTRUCTORS, {'type': constructor}, 'optim_wrapper.constructor'
+    )
+    if options and found.__module__.partition('.')[0] in _PACKAGES:
+        paramwise = _Noted(options)
         config = {**config, 'paramwise_cfg': paramwise}
     try:
         with explained(OPTIM_WRAPPERS, wrapper, 'optim_wrapper'):
@@ -278,13 +294,12 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
             ) from error
         raise
     if unread := sorted(k for k in paramwise.keys() - paramwise.read if k[0] != '_'):
-        constructor = config.get('constructor', 'DefaultOptimWrapperConstructor')
         raise UserError(
             f'optim_wrapper.paramwise_cfg: {constructor} has no argument {", ".join(unread)}; '
             f'it takes {", ".join(sorted(paramwise.read))}'
         )
     for wrapper in optimizer.values() if isinstance(optimizer, OptimWrapperDict) else [optimizer]:
-        if arguments := wrapper.clip_grad_kwargs:
+        if arguments := getattr(wrapper, 'clip_grad_kwargs', None):
             check_arguments(
                 wrapper.clip_func, arguments, 'optim_wrapper.clip_grad', ('parameters',)
             )

@@ -45,7 +45,11 @@ _MOSTLY = 0.5
 
 @quiet()
 def check_problem(
-    cfg: Config, model: nn.Module, parts: Sequence[str], checkpoint: str | None = None
+    cfg: Config,
+    model: nn.Module,
+    parts: Sequence[str],
+    checkpoint: str | None = None,
+    dataset_meta: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Check, within seconds, that model, data sets and evaluators are about the same problem.
 
@@ -54,6 +58,7 @@ def check_problem(
         model: Its model, which may be without memory.
         parts: Of ``'train'``, ``'val'`` and ``'test'``, what will run.
         checkpoint: Whose weights are loaded; the classes that it names are compared.
+        dataset_meta: What the checkpoint says of its data; None reads it.
 
     Returns:
         Warnings: what is odd.
@@ -62,7 +67,9 @@ def check_problem(
         UserError: Naming the first contradiction.
     """
     with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
-        issues = validate_datasets(cfg, parts, model=model, quick=True, checkpoint=checkpoint)
+        issues = validate_datasets(
+            cfg, parts, model=model, quick=True, checkpoint=checkpoint, dataset_meta=dataset_meta
+        )
     if errors := summarise_issues(issues, warning=False):
         more = f' (tools/check_dataset.py lists all {len(errors)} mistakes)' if errors[1:] else ''
         raise UserError(errors[0] + more)
@@ -93,6 +100,7 @@ def validate_datasets(
     model: nn.Module | None = None,
     quick: bool = False,
     checkpoint: str | None = None,
+    dataset_meta: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Issue]]:
     """Check annotations, images and label maps, and whether they fit each other and the model.
 
@@ -105,6 +113,7 @@ def validate_datasets(
         quick: Look at annotation files, names and a few label maps only, and leave out warnings of
             single entries.
         checkpoint: A file whose classes, if it names them, are compared with the data sets'.
+        dataset_meta: What the checkpoint says of its data; None reads it.
 
     Returns:
         The issues of each data set, by its dotted key in the config.
@@ -133,7 +142,7 @@ def validate_datasets(
                 known[key] = data = _read(dataset, found, quick)
                 found += _head_issues(model, data)
                 if key == next(iter(seen)):
-                    found += _checkpoint_issues(checkpoint, data)
+                    found += _checkpoint_issues(checkpoint, dataset_meta, data)
                 if not quick or _has_maps(dataset):
                     samples = _Samples(data, model, load_masks=not count_errors(found))
                     found += _look_at(samples, key, workers, quick)
@@ -161,16 +170,16 @@ def _is_quick(config: Mapping[str, Any], key: str) -> bool:
 
 def _metainfo_issues(config: Mapping[str, Any]) -> Iterator[Issue]:
     """Find names of classes that mmengine does not read."""
-    metainfo = config.get('metainfo')
-    for name in metainfo if isinstance(metainfo, Mapping) else ():
+    metainfo = config.get('metainfo') or {}
+    if not isinstance(metainfo, Mapping):
+        message = f'metainfo is {metainfo!r:.100}; write dict(classes=...)'
+        yield Issue('names of classes that are not read', '', message)
+        return
+    for name in metainfo:
         if name != 'classes' and name.lower() in ('classes', 'class'):
             message = f'metainfo has {name}; write classes'
             yield Issue('names of classes that are not read', '', message)
-    classes, palette = ((metainfo or {}).get(name) for name in ('classes', 'palette'))
-    if isinstance(classes, list | tuple) and isinstance(palette, list | tuple):
-        if len(palette) < len(classes):
-            message = f'{len(palette)} for {len(classes)} classes'
-            yield Issue('palettes of too few colours', 'metainfo.palette', message)
+    classes = metainfo.get('classes')
     if isinstance(classes, str) and not os.path.isfile(classes):
         message = f'metainfo.classes is the text {classes!r}; write ({classes!r},)'
         yield Issue('names of classes that are no list', '', message)
@@ -187,6 +196,10 @@ def _build(config: Mapping[str, Any]) -> Any:
 def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
     """Read what names samples and classes."""
     file, images = None, set()
+    palette, names = (dataset.metainfo.get(name) for name in ('palette', 'classes'))
+    if isinstance(palette, list | tuple) and len(palette) < len(names or ()):
+        message = f'{len(palette)} for {len(names)} classes'
+        found.append(Issue('palettes of too few colours', 'metainfo.palette', message))
     if is_coco := _is_coco(dataset):
         file = read_coco(dataset.ann_file, dataset.backend_args)
         for issue in coco_issues(dataset, file, quick):
@@ -219,8 +232,17 @@ def _info_of(dataset: Any, index: int) -> dict[str, Any]:
 
 def _is_coco(dataset: Any) -> bool:
     """Tell whether CocoDataset's own code reads the file: its subclasses' formats may differ."""
-    methods = (getattr(type(dataset), name, None) for name in ('load_data_list', 'parse_data_info'))
-    return all(getattr(m, '__qualname__', '').startswith('CocoDataset.') for m in methods)
+    return all(
+        _is_of(dataset, name, 'mmdet', 'CocoDataset')
+        for name in ('load_data_list', 'parse_data_info')
+    )
+
+
+def _is_of(dataset: Any, name: str, package: str, owner: str) -> bool:
+    """Tell whether a method is that of a package's class, and not a subclass's or a namesake's."""
+    method: Any = getattr(type(dataset), name, None)
+    module = getattr(method, '__module__', None) or ''
+    return module.startswith(f'{package}.') and method.__qualname__ == f'{owner}.{name}'
 
 
 def _has_maps(dataset: Any) -> bool:
@@ -254,8 +276,7 @@ def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str])
 
 def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
     """Check a list of images and labels, as mmpretrain reads it; labels by the model's head."""
-    method = getattr(type(dataset), 'load_data_list', None)
-    if getattr(method, '__qualname__', '') != 'CustomDataset.load_data_list':
+    if not _is_of(dataset, 'load_data_list', 'mmpretrain', 'CustomDataset'):
         return
     path, number = dataset.ann_file, max(_heads(model).values(), default=math.inf)
     lines = list_from_file(path) if path and dataset.with_label else []
@@ -266,7 +287,11 @@ def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
             yield Issue('lists that cannot be read', path, message)
             return
         if not 0 <= int(label) < number:
-            yield Issue('labels out of range', f'{path}: {name}', f'{label}, of {number} classes')
+            yield Issue('labels out of range', f'{path}: {name}', _out_of(label, number))
+
+
+def _out_of(labels: str, number: float) -> str:
+    return labels if math.isinf(number) else f'{labels}, of {number} classes'
 
 
 def _heads(model: nn.Module | None) -> dict[str, int]:
@@ -304,11 +329,13 @@ def _head_issues(model: nn.Module | None, data: _Data) -> Iterator[Issue]:
         yield Issue('heads for another number of classes', '', message)
 
 
-def _checkpoint_issues(checkpoint: str | None, data: _Data) -> Iterator[Issue]:
+def _checkpoint_issues(
+    checkpoint: str | None, dataset_meta: Mapping[str, Any] | None, data: _Data
+) -> Iterator[Issue]:
     """Compare the classes of a data set with those that a training has noted."""
     if checkpoint is None or '://' in checkpoint or not data.classes:
         return
-    names = read_dataset_meta(checkpoint).get('classes')
+    names = (read_dataset_meta(checkpoint) if dataset_meta is None else dataset_meta).get('classes')
     noted = list(map(str, names)) if isinstance(names, list | tuple) else []
     if noted and noted != data.classes:
         message = f'{shorten(noted)}; metainfo.classes is {shorten(data.classes)}'
@@ -388,7 +415,7 @@ class _Samples(Dataset):
         found = []
         for label in labels:
             if not 0 <= label < self.num_classes:
-                message = f'{label:g}, of {self.num_classes} classes'
+                message = _out_of(f'{label:g}', self.num_classes)
                 found.append(Issue('labels out of range', str(info.get('img_path')), message))
         checked = None
         for step in self.steps or [LoadImageFromFile()]:
@@ -446,7 +473,7 @@ class _Samples(Dataset):
                 wrong.append(value)
             labels[chosen.get(label, label)] += count
         if wrong:
-            message = f'{shorten(wrong)}, of {self.num_classes} classes'
+            message = _out_of(shorten(wrong), self.num_classes)
             if path.lower().endswith(('.jpg', '.jpeg')):
                 message += '; JPEG changes numbers: save PNG'
             yield Issue('label maps with labels out of range', path, message)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import MODELS
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmcontnet import backbones
 from mmcontnet.backbones import CMT, ConTNet, SwinACmix
@@ -261,7 +262,9 @@ MISTAKES = {
         {'norm_decay': 0},
         'DefaultOptimWrapperConstructor has no argument norm_decay; it takes bias_decay_mult, ',
     ),
+    'optim_wrapper.paramwise_cfg ': (5, 'must be dict, got 5'),
     'train_cfg.val_interval': (-1, 'must be a positive int, got -1'),
+    'train_cfg.max_epochs ': (1.5, 'must be a positive int, got 1.5'),
     'log_level': ('INFOO', "must be DEBUG, INFO, WARNING or ERROR, got 'INFOO'"),
     'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
     'train_cfg.max_epochs': ('abc', "max_epochs of EpochBasedTrainLoop must be int, got 'abc'"),
@@ -280,6 +283,7 @@ def check_all(path: Path | str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize('option', MISTAKES)
 def test_mistakes_are_told_with_their_key(option: str) -> None:
     value, message = MISTAKES[option]
+    option = option.strip()  # some have two mistakes
     # A wrong type or value is told at what has it, an argument that nobody takes at its owner.
     owner = option.rpartition('.')[0]
     keys = {option, owner or option, owner.rpartition('.')[0] or option}
@@ -287,6 +291,40 @@ def test_mistakes_are_told_with_their_key(option: str) -> None:
         check_all(RETINANET, {option: value})
     key = next(key for key in sorted(keys, key=len)[::-1] if str(error.value).startswith(key))
     assert str(error.value).removeprefix(key).lstrip(': ').startswith(message)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class ByAttribute(DefaultOptimWrapperConstructor):
+    """Reads its options as a ConfigDict's attributes."""
+
+    def add_params(self, *args: Any, **kwargs: Any) -> None:
+        super().add_params(*args, **kwargs)
+        assert self.paramwise_cfg.rate == 1
+
+
+SEVERAL = dict(type='MultiDatasetsEvaluator', dataset_prefixes=['a'])
+METRIC = dict(type='CocoMetric', ann_file='a.json')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'train_cfg.max_epochs': 12.0},
+        {'optim_wrapper.constructor': 'ByAttribute', 'optim_wrapper.paramwise_cfg': dict(rate=1)},
+        {'default_hooks.checkpoint.save_best': 'coco/bbox_mAP'},
+        {'default_hooks.checkpoint.save_best': ['coco/bbox_mAP', 'coco/bbox_mAP_50']},
+        {
+            'default_hooks.checkpoint.save_best': 'a/coco/bbox_mAP',
+            'val_evaluator': dict(SEVERAL, metrics=[METRIC], _delete_=True),
+        },
+        {
+            'default_hooks.checkpoint.save_best': 'teacher/coco/bbox_mAP',
+            'val_cfg.type': 'TeacherStudentValLoop',
+        },
+    ],
+)
+def test_what_mmengine_and_mmdet_take_is_accepted(options: dict[str, Any]) -> None:
+    check_all(RETINANET, options)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from mmcontnet.engine import check_problem
@@ -160,6 +161,7 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
             dict(classes=('cat', 'dog'), palette=[(1, 2, 3)]),
             'palettes of too few colours: metainfo.palette: 1 for 2 classes',
         ),
+        ('cat', r"metainfo is 'cat'; write dict\(classes=...\)"),
     ],
 )
 def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
@@ -334,6 +336,21 @@ def test_labels_of_a_list_are_checked(tmp_path: Path) -> None:
             continue
         with pytest.raises(UserError, match=message):
             check(dataset, model=model)
+    (tmp_path / 'list.txt').write_text('a b.png -1\n')
+    with pytest.raises(UserError, match='a b.png: -1$'):
+        check(dataset)
+
+
+def test_only_mmpretrains_own_lists_are_read_as_such(tmp_path: Path) -> None:
+    class CustomDataset(BaseDataset):
+        with_label = True
+
+        def load_data_list(self) -> list[dict]:
+            return []
+
+    DATASETS.register_module('CustomLists', module=CustomDataset)
+    (tmp_path / 'list.txt').write_text('of another format')
+    assert check(dict(type='CustomLists', ann_file=str(tmp_path / 'list.txt'))) == []
 
 
 def test_a_set_of_empty_images_may_be_meant(tmp_path: Path) -> None:

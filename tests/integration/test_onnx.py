@@ -146,7 +146,11 @@ def test_a_detector_finds_the_same_boxes(tmp_path: Path) -> None:
     photo = next(tmp_path.glob('data/coco/val2017/*'))
     assert_pictures_are_equal(config, photo)
     run('test.py', config, 'm.pth', '--out', 'pth.pkl', cwd=tmp_path)
-    run('test.py', config, 'm.onnx', '--out', 'onnx.pkl', cwd=tmp_path)
+    said = run(
+        'test.py', config, 'm.onnx', '--out', 'onnx.pkl', '--show-dir', 'shown', cwd=tmp_path
+    )
+    assert 'checkpoints of other classes: m.onnx: kind0, kind1, ' in said.stdout
+    assert list(tmp_path.glob('shown/**/*.jpg'))
     pth, onnx = (pickle.loads((tmp_path / f'{kind}.pkl').read_bytes()) for kind in ('pth', 'onnx'))
     # From now on, every second of these is right.
     file = tmp_path / 'data/coco/annotations/instances_val2017.json'
