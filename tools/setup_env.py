@@ -192,54 +192,78 @@ class Environment:
             self.pip('-r', self.requirements)
 
     def install_mmcv(self) -> None:
-        """Install the wheel kept for this torch, which is compiled if there is none that works."""
+        """Install the wheel kept for this torch, or else the index's, or else compile one."""
         problem, torch, device = self.probe([])
         if problem:
             raise SetupError(problem)
         version = self.mmcv_txt.read_text().split('onedl-mmcv==')[1].split()[0]
         tag = 'cp{}{}'.format(*sys.version_info)
         kept = WHEELS / f'mmcv-{version}-torch{torch}-{tag}-{device}'
-        install = ['--no-index', '--force-reinstall']
         if kept.exists():
-            self.pip(*install, *kept.glob('*.whl'))
-            problem, *_ = self.probe(['mmcv._ext'])
-            if not problem:
+            if self.works(kept):
                 return
-            say(f'{problem}: deleting {kept}')
             shutil.rmtree(kept)
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
+            fetched, wheel = Path(folder, 'fetched'), Path(folder, 'wheel')
+            if self.fetch_mmcv(fetched) and self.works(fetched):
+                wheel = fetched
+            else:
+                self.compile_mmcv(wheel, kept.name, device)
+            if not kept.exists():  # or another repository's set-up was faster
+                wheel.rename(kept)
+        self.works(kept)
+
+    def works(self, folder: Path) -> bool:
+        """Install the wheel of mmcv in a folder, and say if it does not work with this torch."""
+        self.pip('--no-index', '--force-reinstall', *folder.glob('*.whl'))
+        problem, *_ = self.probe(['mmcv._ext'])
+        if problem:
+            say(f'{problem}: the wheel is not used')
+        return not problem
+
+    def fetch_mmcv(self, folder: Path) -> bool:
+        """Fetch the wheel of mmcv that the user's index has, if it has one."""
+        options = ['-q', '--no-deps', '--only-binary=onedl-mmcv', '-r', self.mmcv_txt, '-d', folder]
+        try:
+            self.run(self.python, '-m', 'pip', 'download', *options, quiet=True)
+        except SetupError:
+            return False
+        return True
+
+    def compile_mmcv(self, folder: Path, name: str, device: str) -> None:
+        """Compile a wheel of mmcv for the installed torch into a folder."""
         check_compiler(device)
-        say(f'compiling {kept.name}: takes 2 to 10 minutes on two cores, once')
+        say(f'compiling {name}: takes 2 to 10 minutes on two cores, once')
         memory = re.findall(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())[0]
         jobs = min(len(os.sched_getaffinity(0)), int(int(memory) / 1e6 / GB_PER_JOB)) or 1
         # No debug information, which takes a third of the time.
         env = {'MAX_JOBS': str(jobs), 'CPPFLAGS': '-g0', **self.env}
-        WHEELS.mkdir(parents=True, exist_ok=True)
         # pip's own cache must stay out of it: its wheels are keyed by the sdist, not by torch.
         options = ['--no-build-isolation', '--no-cache-dir', '--no-deps', '--no-binary=onedl-mmcv']
-        with tempfile.TemporaryDirectory(dir=WHEELS, prefix='.build-') as folder:
-            pip = [self.python, '-m', 'pip']
-            source = ['-r', self.mmcv_txt]
-            if device == 'cpu':  # with CUDA, other files take most of the time
-                self.run(*pip, 'download', '-q', *options, *source, '-d', folder, env=env)
-                (sdist,) = Path(folder).glob('*.tar.gz')
-                shutil.unpack_archive(sdist, folder)
-                source = [sdist.with_name(sdist.name.removesuffix('.tar.gz'))]
-                join_sources(source[0] / 'mmcv/ops/csrc/pytorch')
-            self.run(*pip, 'wheel', *options, *source, '-w', Path(folder, 'wheel'), env=env)
-            if not kept.exists():  # or another repository's set-up was faster
-                Path(folder, 'wheel').rename(kept)
-        self.pip(*install, *kept.glob('*.whl'))
+        pip = [self.python, '-m', 'pip']
+        source = ['-r', self.mmcv_txt]
+        if device == 'cpu':  # with CUDA, other files take most of the time
+            place = folder.with_name('source')
+            self.run(*pip, 'download', '-q', *options, *source, '-d', place, env=env)
+            (sdist,) = place.glob('*.tar.gz')
+            shutil.unpack_archive(sdist, place)
+            source = [sdist.with_name(sdist.name.removesuffix('.tar.gz'))]
+            join_sources(source[0] / 'mmcv/ops/csrc/pytorch')
+        self.run(*pip, 'wheel', *options, *source, '-w', folder, env=env)
 
     def pip(self, *options: object) -> None:
         """Install with pip, without what a package depends on."""
         self.run(self.python, '-m', 'pip', 'install', '-q', '--no-deps', *options)
 
-    def run(self, *command: object, env: dict[str, str] | None = None) -> None:
+    def run(self, *command: object, env: dict[str, str] | None = None, quiet: bool = False) -> None:
         """Run a command, which says itself what goes wrong."""
         # Its own session, to stop with it what it starts. It inherits the lock: if we are killed,
         # the next set-up waits for its end.
         options = {'start_new_session': True, 'pass_fds': [self.lock.fileno()]}
         pipes = {'stdin': subprocess.DEVNULL, 'stdout': sys.stderr}
+        if quiet:
+            pipes['stderr'] = subprocess.DEVNULL
         words = list(map(str, command))
         with subprocess.Popen(words, env=env or self.env, **pipes, **options) as process:
             try:
