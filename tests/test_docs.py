@@ -3,12 +3,18 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
 from mmcontnet.analysis.complexity import complexity
 from mmcontnet.analysis.results import read_results
+from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +62,33 @@ def test_resnets_in_contnets_recipe_are_those_that_it_is_compared_with(
     rows = read_results()['families']['ConTNet']['tables']['comparison']
     (row,) = (row for row in rows if row.get('example') == f'res{depth}.py')
     assert {key: getattr(total, key) for key in row['ours']} == row['ours']
+
+
+@pytest.mark.slow
+def test_the_script_that_draws_attention_runs(tmp_path: Path) -> None:
+    page = (ROOT / 'docs/contnet.md').read_text()
+    (text,) = re.findall(r'```python\n(# attention_map\.py\n.+?)```', page, re.DOTALL)
+    config = ROOT / 'configs/retinanet_cont_ti_fpn_1000i_tree_crowns.py'
+    model = build_model(load_config(str(config)))
+    encoder = model.backbone.stages[1][-1].encoders[1]
+    with torch.no_grad():  # all tokens attend to the first row of their patch, and to it alone
+        encoder.position.row.zero_()
+        encoder.position.column.zero_()
+        encoder.position.row[0, 0] = 1e5
+        encoder.qkv.weight.zero_()
+        encoder.qkv.bias.zero_()
+        width = encoder.qkv.in_features
+        encoder.qkv.weight[width : 2 * width, 0] = 1e-3
+        encoder.qkv.bias[:width] = 1
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    photo = np.full((200, 400, 3), 128, np.uint8)
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo)
+    files = [tmp_path / name for name in ('model.pth', 'photo.png', 'picture.png')]
+    subprocess.run([sys.executable, '-c', text, config, *files], check=True)
+    drawn = cv2.imread(str(files[-1])).astype(int)
+    bright = np.isin(np.arange(200) // 8, (0, 14))
+    np.testing.assert_allclose(drawn[bright, :9], np.full((16, 9, 3), (128, 188, 248)), atol=2)
+    np.testing.assert_allclose(drawn[~bright, :9], 51, atol=2)
 
 
 def test_what_troubleshooting_quotes_is_what_the_tools_say() -> None:
