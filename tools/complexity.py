@@ -1,6 +1,7 @@
 """Count parameters and MACs of a network, in total and by its parts.
 
-MACs include attention's two matrix products, local aggregation and sliding attention. With --all,
+MACs include attention's two matrix products, local aggregation and sliding attention. --memory
+estimates, without a GPU, how much of a GPU's memory a training takes. With --all,
 count every config in mmcontnet/analysis/results.yml, and fail if a count differs from that file.
 """
 
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmcontnet.analysis import report
+from mmcontnet.analysis.benchmark import DTYPES
 from mmcontnet.analysis.complexity import Cost, complexity, default_shape
+from mmcontnet.analysis.memory import training_memory
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.results import read_figures
 from mmcontnet.engine import load_config
@@ -33,6 +36,8 @@ def parse_args() -> argparse.Namespace:
         "the crop for segmenters, and the ConTNet paper's 784 x 1344 for detectors)"
     )
     parser.add_argument('--shape', help=shape, **size)
+    memory = 'estimate the GPU memory of a training step with N images, without its losses'
+    parser.add_argument('--memory', type=report.positive_int, metavar='N', help=memory)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures, by part')
     return parser.parse_args()
 
@@ -46,15 +51,23 @@ def cells(cost: Cost) -> list[str]:
     ]
 
 
-def count_one(name: str, size: list[int] | None) -> dict[str, Any]:
-    """Print a network by its parts."""
+def count_one(name: str, size: list[int] | None, batch_size: int | None) -> dict[str, Any]:
+    """Print a network by its parts, and the memory of a training step if there is a batch."""
     cfg = load_config(name)
     shape = tuple(size or default_shape(cfg))
     result = complexity(cfg, shape)
     costs = {**result.parts, 'total': result.total}
     print(f'{name} at {shape[0]} x {shape[1]}:')
     report.print_table(['part', *COSTS], ([part, *cells(cost)] for part, cost in costs.items()))
-    return dict(config=name, shape=shape, parts={k: asdict(v) for k, v in costs.items()})
+    found = dict(config=name, shape=shape, parts={k: asdict(v) for k, v in costs.items()})
+    if batch_size:
+        found['training_memory'] = memory = {
+            key: training_memory(cfg, shape, batch_size, dtype) for key, dtype in DTYPES.items()
+        }
+        sizes = (f'{size / 2**30:.1f} GiB in {key}' for key, size in memory.items())
+        images = f'{batch_size} image{"s" * (batch_size > 1)}'
+        print(f'training with {images} on a GPU: {", ".join(sizes)}, and more for the losses')
+    return found
 
 
 def count_all() -> list[dict[str, Any]]:
@@ -77,9 +90,11 @@ def main() -> None:
     with report.quiet_tool('complexity.py'):
         if args.all and args.shape:
             raise UserError('--shape goes with a CONFIG; the results file says the sizes of --all')
+        if args.all and args.memory:
+            raise UserError('--memory goes with a CONFIG')
         if args.json:
             check_out(args.json, ('.json',), '--json')
-        result: Any = count_all() if args.all else count_one(args.config, args.shape)
+        result: Any = count_all() if args.all else count_one(args.config, args.shape, args.memory)
         if args.json:
             report.write_json(args.json, result)
         for figure in result if args.all else []:

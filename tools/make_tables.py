@@ -60,7 +60,7 @@ def read() -> tuple[dict[str, Entry], list[Entry], list[Entry]]:
             printed = {k: v for k, v in same.get('paper', {}).items() if k in UNITS}
             meaning = {key: names[key][word] for key in names if (word := match[key])}
             configs[name] = {
-                **{key: same[key] for key in ('shape', 'ours') if key in same},
+                **{key: same[key] for key in ('shape', 'ours', 'memory') if key in same},
                 **entry,
                 'paper': {**printed, **entry.get('paper', {})},
                 'name': name,
@@ -118,6 +118,9 @@ WITHOUT_ATTENTION: Columns = PARAMETERS | {
     f'w/o attention{PAPER}': lambda e: count(e, 'multiply_adds', 'attention'),
 }
 RESULTS_IN_PAPER: Columns = {key: paper(key) for key in (*METRICS, 'without EMA')}
+MEMORY: Columns = {
+    'GPU memory': lambda e: '{fp32} / {bf16} GiB'.format(**e['memory']) if 'memory' in e else '-'
+}
 SOURCE: Columns = {'source': paper('source')}
 NETWORK: Columns = {
     'method': lambda e: e['method'],
@@ -220,7 +223,7 @@ def tables(
             compared = COUNTS | SOURCE | {'config': how}
             columns = compared if name == 'comparison' else counts | {'`--cfg-options`': how}
             yield page, name, table(ROW | columns, rows)
-    index = NETWORK | RESULTS_IN_PAPER | COUNTS | SOURCE | FILE
+    index = NETWORK | RESULTS_IN_PAPER | COUNTS | MEMORY | SOURCE | FILE
     groups: dict[str, list[Entry]] = {}
     for entry in sorted(configs, key=lambda e: e['order']):
         known = entry['data'] in ('ImageNet-1k', 'COCO', 'Cityscapes', 'ADE20K')

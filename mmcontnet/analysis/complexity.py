@@ -105,18 +105,35 @@ def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
         UserError: If the model cannot be built or run on shapes alone.
     """
     model: Any = build_model(cfg, meta=True)
-    sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), shape)
-    sample = BaseDataElement(metainfo=dict(**sizes, scale_factor=(1.0, 1.0)))
     if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
-        _stand_in_for_proposals(model)
+        stand_in_for_proposals(model, torch.empty(model.test_cfg.rpn.max_per_img, 4, device='meta'))
+    image, samples = torch.empty(1, image_channels(model), *shape), describe_images(shape, 1)
     with network_errors(f'the model cannot be counted at {shape[0]} x {shape[1]}'):
-        return count(model, torch.empty(1, image_channels(model), *shape), [sample], mode='tensor')
+        return count(model, image, samples, mode='tensor')
 
 
-def _stand_in_for_proposals(model: Any) -> None:
-    """Replace what depends on the image's contents by the most that it can be."""
-    boxes = torch.empty(model.test_cfg.rpn.max_per_img, 4, device='meta')
-    model.rpn_head.predict_by_feat = lambda *args, **kwargs: [InstanceData(bboxes=boxes)]
+def describe_images(shape: tuple[int, int], count: int) -> list[BaseDataElement]:
+    """Return what a model gets to know of images of a size."""
+    sizes = dict.fromkeys(('img_shape', 'batch_input_shape', 'pad_shape', 'ori_shape'), shape)
+    metainfo = dict(**sizes, scale_factor=(1.0, 1.0))
+    return [BaseDataElement(metainfo=metainfo) for _ in range(count)]
+
+
+def stand_in_for_proposals(model: Any, boxes: Tensor, seen: list[Any] | None = None) -> None:
+    """Replace what depends on the image's contents.
+
+    Args:
+        model: A two-stage detector.
+        boxes: Proposals of every image, (N, 4).
+        seen: Where to keep what the first stage has computed.
+    """
+
+    def propose(*maps: Any, batch_img_metas: list[Any], **kwargs: Any) -> list[InstanceData]:
+        if seen is not None:
+            seen.append(maps)
+        return [InstanceData(bboxes=boxes) for _ in batch_img_metas]
+
+    model.rpn_head.predict_by_feat = propose
     for module in model.roi_head.modules():
         if hasattr(module, 'roi_layers'):
             module.forward = partial(_roi_features, module)

@@ -11,7 +11,8 @@ from ..ops import reference_forced
 
 _Module = TypeVar('_Module', nn.Linear, nn.Conv2d, nn.BatchNorm2d)
 _HOOKS = ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks')
-_PLAIN = (Tensor, nn.Parameter, type(None))
+#: Types of weights with which calls do nothing more.
+PLAIN_TENSORS = {Tensor, nn.Parameter, type(None)}
 
 
 def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
@@ -31,8 +32,7 @@ def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
         # PyTorch has no public way to ask for hooks.
         and not any(getattr(module, f'_{name}') for name in _HOOKS)
         and not any(getattr(all_modules, f'_global_{name}') for name in _HOOKS)
-        and type(module.weight) in _PLAIN
-        and type(module.bias) in _PLAIN
+        and {type(module.weight), type(module.bias)} <= PLAIN_TENSORS
         and not reference_forced()
     )
 

@@ -5,19 +5,17 @@ depth, in every mode, size and precision: ``python -m tests.backbones.test_fake_
 """
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmcontnet import backbones
+from mmcontnet.analysis.memory import autocast, fake_cuda, on_cuda
 
 from ..ops.test_local_aggregation import COTNET, COTNEXT, SAN
 
@@ -72,32 +70,9 @@ class CUDAOnly(TorchDispatchMode):
         return out
 
 
-@contextmanager
-def autocast(dtype: torch.dtype) -> Iterator[None]:
-    """Autocast of CUDA, of fp32 for none; torch.autocast does nothing where there is no GPU."""
-    before = torch.get_autocast_dtype('cuda')
-    torch.set_autocast_enabled('cuda', dtype != FP32)
-    torch.set_autocast_dtype('cuda', dtype if dtype != FP32 else before)
-    try:
-        yield
-    finally:
-        torch.clear_autocast_cache()
-        torch.set_autocast_enabled('cuda', False)
-        torch.set_autocast_dtype('cuda', before)
-
-
 def test_a_tensor_of_the_cpu_is_found() -> None:
-    with FakeTensorMode(), CUDAOnly(), pytest.raises(AssertionError, match='on cpu'):
+    with fake_cuda(), CUDAOnly(), pytest.raises(AssertionError, match='on cpu'):
         torch.zeros(2, device='cuda') + torch.zeros(())
-
-
-def on_cuda(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a network as :meth:`nn.Module.cuda`, which fakes lack, has them.
-
-    What a layer holds that is neither stays on the CPU.
-    """
-    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
-    return {name: x.detach().cuda().requires_grad_(x.requires_grad) for name, x in tensors}
 
 
 def check(
@@ -135,7 +110,7 @@ def test_every_variant_computes_with_cuda_tensors_alone(
 ) -> None:
     fields = shorten(name, arch)
     native = (fields.get('img_size', 224),) * 2
-    with FakeTensorMode():
+    with fake_cuda():
         network = getattr(backbones, name)(fields, **options)
         state = on_cuda(network)
         check(network, state, ODD, FP16, training=True)
@@ -144,7 +119,7 @@ def test_every_variant_computes_with_cuda_tensors_alone(
 
 
 if __name__ == '__main__':
-    with FakeTensorMode():
+    with fake_cuda():
         for name, arch in ((n, a) for n in ARCHS for a in ARCHS[n]):
             network = getattr(backbones, name)(arch)
             native = (ARCHS[name][arch].get('img_size', 224),) * 2
