@@ -372,7 +372,7 @@ def load_from_http(url: str, map_location: Any = None) -> Any:
     # URLs of other servers or versions may end in the same name.
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
     name = os.path.basename(urlparse(url).path)
-    file = os.path.join(folder, f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}')
+    file = os.path.join(folder, f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name[-50:]}')
     # What torch.hub fetched before is taken if it is surely the same.
     before = os.path.join(folder, name)
     if not os.path.isfile(file) and os.path.isfile(before) and _has_named_hash(before, name):
@@ -420,11 +420,14 @@ def _download(url: str, file: str, name: str) -> None:
                         print(f'{name}: {done:.1f}{total} MiB', file=sys.stderr, flush=True)
         if length.isdecimal() and int(length) != os.path.getsize(partial):
             raise OSError(f'{os.path.getsize(partial)} of {length} bytes came')
+        read_checkpoint(partial, mmap=True)  # else a page to log in would be kept, too
         os.replace(partial, file)
         if _has_named_hash(file, name) is False:  # damage shows when the file is read
             print_log(f'{file} is not of the SHA-256 in its name', 'current', logging.WARNING)
-    except (OSError, http.client.HTTPException) as error:
-        raise CheckpointError(f'checkpoint {url!r} cannot be fetched: {error}') from error
+    except (CheckpointError, OSError, http.client.HTTPException, ValueError) as error:
+        reason = str(error).rpartition('cannot be read: ')[2]
+        reason = reason if reason.isprintable() else repr(reason)  # servers send anything
+        raise CheckpointError(f'checkpoint {url!r} cannot be fetched: {reason:.200}') from error
     finally:
         if os.path.exists(partial):
             os.unlink(partial)

@@ -100,8 +100,12 @@ def _read_archive(file: BinaryIO, content: mmap.mmap, map_tensors: bool) -> Any:
         raise CheckpointError('it is a TorchScript program; save the state_dict of its model')
 
     def read(name: str) -> bytes:
+        member = archive.getinfo(folder + name)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise CheckpointError(f'{name!r:.100} is packed in a way that PyTorch does not read')
         try:
-            return archive.read(folder + name)
+            with archive.open(member) as stream:
+                return stream.read(member.file_size)  # by itself zipfile unpacks all that is there
         except zipfile.BadZipFile:  # by its check sum
             raise CheckpointError(f'it is damaged at {name!r:.100}') from None
 

@@ -8,9 +8,11 @@ import os
 import pickle
 import re
 import resource
+import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 import zipfile
 from collections import Counter, OrderedDict
@@ -203,6 +205,10 @@ FILES = {
     'pickle': (pickle.dumps({'w': 1}, protocol=2), r'a pickle, but not one of torch\.save'),
     'numbers': (claimed(2**31 - 1), "storage '0' claims more than the file holds"),
     'bomb': (rewritten(saved(torch.zeros(10**6)), compression=8), r'claims 4\.0e\+06 bytes, and'),
+    'bzip2': (
+        rewritten(saved(torch.zeros(9)), compression=12),
+        'packed in a way that PyTorch',
+    ),
     'safetensors: size': (safetensors(shape=[2**40, 1]), "tensor 'w' "),
     'safetensors: sign': (safetensors(shape=[-2, -1]), "tensor 'w' "),
     'safetensors: shape': (safetensors(shape=['a'] * 5000), "tensor 'w' "),
@@ -230,6 +236,19 @@ def test_hostile_files_are_refused_in_every_format(
         ):
             read_checkpoint('bad.pth')
         assert os.listdir() == ['bad.pth']
+
+
+def test_nothing_is_unpacked_beyond_what_it_claims_to_be() -> None:
+    content = rewritten(saved(torch.zeros(2**22)), compression=zipfile.ZIP_DEFLATED)
+    lies = content.replace(struct.pack('<I', 2**24), struct.pack('<I', 9))
+    Path('bad.pth').write_bytes(lies)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match='it is damaged at'):
+            read_checkpoint('bad.pth')
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 def test_random_files_give_plain_values_or_one_line() -> None:
@@ -413,18 +432,20 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
         Path(folder).mkdir()
         write({'name': torch.full((2,), ord(folder))}, f'{folder}/good.pth')
     write({'w': HOSTILE})
+    Path('login.pth').write_text('<html>')
     with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server, safe_loading():
         Thread(target=server.serve_forever, daemon=True).start()
         url = f'http://127.0.0.1:{server.server_port}'
         for path, message in {
-            'bad.pth': 'cannot be read: it refers to',
+            'bad.pth': 'cannot be fetched: it refers to',
+            'login.pth': 'cannot be fetched: it is neither .* it begins with b.<html>',
             'none.pth': 'cannot be fetched: .*404',
             'a/good.pth?cut': r'cannot be fetched: \d+ of \d+ bytes came',
             'silent.pth': 'cannot be fetched: .*timed out',
         }.items():
             with pytest.raises(CheckpointError, match=message):
                 CheckpointLoader.load_checkpoint(f'{url}/{path}')
-        assert len(os.listdir('hub/checkpoints')) == 1  # what was whole
+        assert os.listdir('hub/checkpoints') == []
         for _ in range(2):
             for folder in ('a', 'b'):
                 found = read_weights(f'{url}/{folder}/good.pth?download=1')

@@ -270,6 +270,7 @@ class ResumeHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 hook.last_ckpt = known.get('last_ckpt')  # else the next best is not saved twice
+                _forget_others(hook)
                 path = os.path.abspath(runner.cfg.get('load_from') or '')
                 inside = os.path.dirname(path) == os.path.abspath(hook.out_dir)
                 if runner.cfg.get('resume') and inside:
@@ -280,6 +281,24 @@ class ResumeHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Note it for a checkpoint that is saved after the validation."""
         runner.message_hub.update_info('validated', _step(runner))
+
+
+def _forget_others(hook: CheckpointHook) -> None:
+    """Have a hook delete only its own folder's best checkpoint when there is a better one.
+
+    A checkpoint notes the path of the best one: that of a folder which was moved or copied, of
+    another training that this one goes on from, or any file or folder, if a stranger made it.
+    """
+
+    def own(path: Any) -> str | None:
+        name = os.path.basename(str(path))
+        here = hook.file_backend.join_path(hook.out_dir, name)
+        return here if name.startswith('best_') and hook.file_backend.isfile(here) else None
+
+    if hasattr(hook, 'best_ckpt_path'):
+        hook.best_ckpt_path = own(hook.best_ckpt_path)
+    for key, path in getattr(hook, 'best_ckpt_path_dict', {}).items():
+        hook.best_ckpt_path_dict[key] = own(path)
 
 
 @master_only

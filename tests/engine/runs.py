@@ -61,7 +61,7 @@ class Scripted(BaseMetric):
         score = self.scores.pop(0) if self.scores else 0.0
         if isinstance(score, BaseException):
             raise score
-        return dict(score=score)
+        return dict(score=score, other=score)
 
 
 def tiny_config(work_dir: Path, by_epoch: bool = True, **changes: Any) -> Config:

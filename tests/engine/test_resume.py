@@ -268,3 +268,28 @@ def test_validations_between_checkpoints_leave_the_same_files(
     ]
     assert files[0] == files[1]
     assert files[0][0] == 'best_score_epoch_5.pth' and 'epoch_3.pth' in files[0]
+
+
+@pytest.mark.parametrize('metrics', ['score', ['score', 'other']])
+def test_only_the_own_folders_best_checkpoint_is_replaced(
+    metrics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = dict(max_keep_ckpts=1, save_best=metrics, rule='greater')
+    changes = {'default_hooks.checkpoint': hook}
+    monkeypatch.setattr(Scripted, 'scores', [1.0])
+    train(tiny_config(tmp_path / 'a', **changes, **{'train_cfg.max_epochs': 1}))
+    before = sorted(os.listdir(tmp_path / 'a'))
+    (tmp_path / 'folder').mkdir()
+    foreign = torch.load(tmp_path / 'a/epoch_1.pth', weights_only=False)
+    for name in [name for name in foreign['message_hub']['runtime_info'] if 'best_ckpt' in name]:
+        foreign['message_hub']['runtime_info'][name] = str(tmp_path / 'folder')
+    torch.save(foreign, tmp_path / 'foreign.pth')
+    shutil.copytree(tmp_path / 'a', tmp_path / 'copy')
+    for work_dir, path in (('copy', None), ('b', 'a/epoch_1.pth'), ('c', 'foreign.pth')):
+        monkeypatch.setattr(Scripted, 'scores', [2.0, 3.0])
+        cfg = tiny_config(tmp_path / work_dir, **changes)
+        train(cfg, find_resume_point(cfg, path and str(tmp_path / path)))
+        left = [path.name for path in (tmp_path / work_dir).glob('best_*')]
+        assert left and all(name.endswith('epoch_3.pth') for name in left)
+    assert sorted(os.listdir(tmp_path / 'a')) == before
+    assert (tmp_path / 'folder').is_dir()
