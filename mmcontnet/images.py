@@ -26,7 +26,7 @@ def check_image(path: str | Path) -> None:
         raise UserError(f'cannot read image {str(path)!r}: it is no regular file')
     # What Pillow does not know others may.
     with warnings.catch_warnings(), suppress(UnidentifiedImageError, OSError, ValueError):
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        warnings.simplefilter('ignore')  # of EXIF data, too
         try:
             Image.open(path).close()
         except Image.DecompressionBombError as error:

@@ -79,6 +79,16 @@ def test_images_are_what_training_sees_upright_and_in_eight_bits(tmp_path: Path)
     assert np.array_equal(read_image(tmp_path / 'deep.png'), np.stack([PIXELS[..., 0]] * 3, -1))
 
 
+@pytest.mark.filterwarnings('error')
+def test_broken_exif_data_are_passed_over(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / 'good.jpg')
+    content = (tmp_path / 'good.jpg').read_bytes()
+    exif = b'Exif\0\0II*\0' + b'\xff' * 90
+    broken = content[:2] + b'\xff\xe1' + struct.pack('>H', 2 + len(exif)) + exif + content[2:]
+    (tmp_path / 'broken.jpg').write_bytes(broken)
+    assert np.array_equal(read_image(tmp_path / 'broken.jpg'), read_image(tmp_path / 'good.jpg'))
+
+
 def test_every_tool_says_it_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

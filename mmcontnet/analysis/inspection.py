@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # nor can be, as with names that are too long
             raise UserError(f'image {str(path)!r} not found')
         inside = sorted(f for f in path.glob('*') if f.suffix.lower() in SUFFIXES)
         if path.is_dir() and not inside:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def open_onnx(file: str) -> tuple[Any, dict[str, Any]]:
     check_packages('onnxruntime')
     import onnxruntime
 
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise UserError(f'file {file!r} not found')
     try:
         session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])

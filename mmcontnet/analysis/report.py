@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,15 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: If it cannot be written.
     """
-    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial{path.suffix}')
+    partial = path.with_name(f'{path.stem[:50]}.{os.getpid()}.partial{path.suffix}')
     try:
         yield partial
         partial.replace(path)
     except OSError as error:
         raise UserError(f'cannot write {str(path)!r}: {error.strerror or error}') from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to delete
+            partial.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmcontnet.analysis.report import write_json
 from mmcontnet.errors import UserError
 from mmcontnet.output import check_out
 
@@ -15,6 +16,7 @@ from ..integration.configs import write_segmenter
 
 RECEPTIVE_FIELD = 'receptive_field.py fcn.py --images image.png'
 LENET = 'export_onnx.py mmpretrain::lenet/lenet5_mnist.py --shape 9 9'  # it takes 32 x 32
+LONG = 300 * 'x'  # no file can be named so
 
 MISTAKES = [
     ('benchmark.py a.py --rounds 4', '--rounds must be at least 5'),
@@ -34,6 +36,8 @@ MISTAKES = [
     ('demo.py image.png none.py fcn.pth', "config 'none.py' not found"),
     ('demo.py image.png fcn.py none.pth', "checkpoint 'none.pth' not found"),
     ('demo.py image.png fcn.py none.onnx', "file 'none.onnx' not found"),
+    (f'demo.py {LONG}.png fcn.py fcn.pth', f"image '{LONG}.png' not found"),
+    (f'demo.py image.png fcn.py {LONG}.onnx', f"file '{LONG}.onnx' not found"),
     ('demo.py image.png fcn.py fcn.pth --out image.png', '--out must not be IMAGE'),
     ('demo.py image.png fcn.py fcn.pth --out x.txt', '--out must be one of .'),
     ('demo.py image.png fcn.py fcn.pth --out none/x.png', "no folder 'none'"),
@@ -97,3 +101,11 @@ def test_a_full_disk_and_what_is_read_only_are_found_and_nothing_is_left(tmp_pat
     check_out(tmp_path / 'run/a')
     check_out(tmp_path / 'a.json', ['.json'])
     assert [path.name for path in tmp_path.iterdir()] == ['link']
+
+
+def test_a_file_with_a_long_name_is_written_whole_or_said_to_be_impossible(tmp_path: Path) -> None:
+    write_json(tmp_path / f'{"x" * 250}.json', 1)
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match='^cannot write .*: File name too long$'):
+        write_json(tmp_path / f'{"x" * 251}.json', 1)
+    assert len(list(tmp_path.iterdir())) == 1
