@@ -490,8 +490,11 @@ def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_d
 # Files and weights that are no good, and what is said of them.
 
 
+HUB: dict[str, dict] = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
+
+
 def checkpoint(state: State) -> bytes:
-    return saved(dict(state_dict=state, meta=dict(epoch=1, iter=2), message_hub={}, optimizer={}))
+    return saved(dict(state_dict=state, meta=dict(epoch=1, iter=2), message_hub=HUB, optimizer={}))
 
 
 DIVERGED = r'holds NaN or infinity in 1 tensors \(\S+\), as a training that diverged'
@@ -780,7 +783,7 @@ def test_a_training_goes_on_by_what_a_training_saves_and_runs_no_config_of_its(
     meta: dict, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_detector(tmp_path)
-    torch.save(dict(state_dict=whole_model, meta=meta, message_hub={}, optimizer={}), 'bad.pth')
+    torch.save(dict(state_dict=whole_model, meta=meta, message_hub=HUB, optimizer={}), 'bad.pth')
     line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
     assert re.search(r"'bad\.pth': its meta(\.config is a program| does not say epoch)", str(line))
     assert not os.path.exists('harmed')

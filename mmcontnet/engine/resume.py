@@ -226,8 +226,11 @@ def _read(path: str) -> dict[str, Any]:
             '--cfg-options load_from=CHECKPOINT'
         )
     meta = content['meta']
-    if not isinstance(meta.get('epoch'), int) or not isinstance(meta.get('iter'), int):
-        raise CheckpointError(f'checkpoint {path!r}: its meta does not say epoch and iter')
+    numbers = meta.get('epoch'), meta.get('iter'), meta.get('seed') or 0
+    if not all(type(number) is int and 0 <= number < 2**32 for number in numbers):
+        raise CheckpointError(f'checkpoint {path!r}: its meta does not say epoch, iter and seed')
+    if not _is_hub(content['message_hub']):
+        raise CheckpointError(f'checkpoint {path!r}: its message_hub is not one of mmengine')
     # Else mmengine takes anything for the state of a scheduler.
     schedulers = content.get('param_schedulers', [])
     for group in schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]:
@@ -238,6 +241,22 @@ def _read(path: str) -> dict[str, Any]:
             f'checkpoint {path!r}: its meta.config is a program, which mmengine would run'
         )
     return content
+
+
+def _is_hub(hub: Mapping[str, Any]) -> bool:
+    """Tell whether a message hub has what mmengine's hooks, and ours, take from it unseen."""
+    parts = [hub.get(name) for name in ('log_scalars', 'runtime_info', 'resumed_keys')]
+    info = parts[1] if isinstance(parts[1], Mapping) else {}
+    parts.append(info.get('settings', {}))
+    if not all(isinstance(part, Mapping) and set(map(type, part)) <= {str} for part in parts):
+        return False
+    kept = info.get('keep_ckpt_ids', [])
+    scores = [value for name, value in info.items() if name.startswith('best_score')]
+    return (
+        isinstance(kept, list)
+        and all(isinstance(step, int) for step in kept)
+        and all(isinstance(score, int | float | Tensor) for score in scores)
+    )
 
 
 class ResumeHook(Hook):

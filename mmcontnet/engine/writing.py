@@ -105,7 +105,7 @@ def owner_of(work_dir: str) -> Iterator[None]:
         except FileExistsError as error:
             raise UserError(f'work dir {work_dir!r} is no folder, or a link to nothing') from error
         except OSError as error:
-            raise UserError(f'cannot write into {work_dir!r}: {error.strerror}') from error
+            raise UserError(f'cannot write into {work_dir!r}: {error.strerror or error}') from error
         try:
             yield
         finally:

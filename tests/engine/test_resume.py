@@ -16,6 +16,9 @@ from mmcontnet.errors import UserError
 
 from .runs import Scripted, tiny_config, train
 
+#: What mmengine keeps in it, of a training that has just begun.
+HUB: dict[str, dict] = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
+
 
 def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:
     """Write checkpoints, and the note that mmengine leaves of the last."""
@@ -23,7 +26,7 @@ def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> N
     for name in names:
         content = dict(
             meta=dict(epoch=1, iter=5, seed=7, **meta),
-            message_hub={},
+            message_hub=HUB,
             state_dict={'w': torch.ones(999)},
             optimizer={},
         )
@@ -139,6 +142,37 @@ def test_what_a_training_has_not_saved_cannot_be_resumed_from(tmp_path: Path) ->
         torch.save({**content, 'param_schedulers': schedulers}, tmp_path / 'epoch_1.pth')
         with pytest.raises(UserError, match='its param_schedulers are no states'):
             find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(meta=dict(epoch=-1, iter=5)), 'its meta does not say epoch, iter and seed'),
+        (dict(meta=dict(epoch=1, iter=2**70)), 'its meta does not say epoch, iter and seed'),
+        (dict(meta=dict(epoch=1, iter=5, seed='a')), 'its meta does not say epoch, iter and seed'),
+        (dict(message_hub={}), 'its message_hub is not one of mmengine'),
+        (dict(message_hub={**HUB, 'log_scalars': []}), 'its message_hub is not one'),
+        *(
+            (dict(message_hub={**HUB, 'runtime_info': info}), 'its message_hub is not one')
+            for info in (
+                {1: 2},
+                dict(best_score='a'),
+                dict(keep_ckpt_ids='a'),
+                dict(keep_ckpt_ids=['/etc/x']),
+                dict(settings='a'),
+                dict(settings={1: 2}),
+            )
+        ),
+    ],
+)
+def test_notes_that_would_fail_in_training_are_found_before(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path, 'epoch_1.pth')
+    content = torch.load(tmp_path / 'epoch_1.pth')
+    torch.save({**content, **changes}, tmp_path / 'bad.pth')
+    with pytest.raises(UserError, match=message):
+        find(tmp_path, str(tmp_path / 'bad.pth'))
 
 
 def test_a_resumed_run_keeps_its_seed_whatever_the_config_says(tmp_path: Path) -> None:
