@@ -244,6 +244,8 @@ def _unpickle(stream: Any, storages: dict[str, torch.dtype] | None = None) -> An
         if name in ('APPENDS', 'SETITEMS', 'TUPLE'):  # what lies above the mark
             items, stack = stack, marked.pop()
         if name in _LITERALS:
+            if type(argument) is str:
+                argument.encode()  # raises at half a character: OpenCV crashes drawing it
             stack.append(argument)
         elif name in ('BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
             memo[len(memo) if name == 'MEMOIZE' else argument] = stack[-1]

@@ -193,6 +193,7 @@ PROGRAMS = {
     'doubled sixty times': (b')' + b'q\0h\0\x86' * 60, 'repeats its parts without end'),
     'long text repeated': (TEXT + b'q\0](' + ENCODE * 999 + b'e', 'repeats its parts without end'),
     'text that is not there': (b'X\xff\xff\xff\x7fabc', 'broken .*expected 2147483647 bytes'),
+    'half a character': (b'X\3\0\0\0\xed\xa0\x80', 'broken .*surrogates not allowed'),
     'no end': (NO_END, 'broken'),
 }
 #: What is no checkpoint or not all of one, and sizes that are merely claimed.

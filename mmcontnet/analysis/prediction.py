@@ -117,7 +117,8 @@ class Predictor:
         return seen, Image.fromarray(picture)
 
     def _label(self, index: int) -> str:
-        return self.classes[index] if self.classes else str(index)
+        label = str(self.classes[index] if self.classes else index)
+        return label if label.isprintable() else repr(label)  # a terminal would obey it
 
     def _list_instances(self, prediction: dict[str, list]) -> list[dict[str, Any]]:
         names = dict(labels='label', scores='score', bboxes='box', masks='mask')

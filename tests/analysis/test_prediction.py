@@ -77,8 +77,8 @@ def test_low_scores_are_left_out(tmp_path: Path, image: Path) -> None:
 
 
 def test_a_segmenter_tells_the_shares_of_the_classes(tmp_path: Path, image: Path) -> None:
-    seen = predict(write_segmenter(tmp_path), image, 'ground', 'thing')
-    assert {area['label'] for area in seen} <= {'ground', 'thing'}
+    seen = predict(write_segmenter(tmp_path), image, 'ground', '\x1b[31mthing')
+    assert {area['label'] for area in seen} <= {'ground', r"'\x1b[31mthing'"}
     assert sum(area['share'] for area in seen) == pytest.approx(1)
     assert seen[0]['share'] >= 0.5
 
