@@ -291,10 +291,11 @@ def _look_into(
     boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     if not roi_head.with_mask:
         return boxes, scores, labels
-    grids = [roi_head._mask_forward(*stage, features, _rois(boxes)) for stage in stages]
+    regions = F.pad(_rois(boxes), (0, 0, 0, 1))  # one more, since norms take no empty batch
+    grids = [roi_head._mask_forward(*stage, features, regions) for stage in stages]
     masks = torch.stack([grid['mask_preds'].sigmoid() for grid in grids]).mean(0)
     channel = labels % masks.shape[1]  # 0 of a class-agnostic head
-    return boxes, scores, labels, masks[torch.arange(masks.shape[0]), channel]
+    return boxes, scores, labels, masks[torch.arange(labels.shape[0]), channel]
 
 
 def _rois(boxes: Tensor) -> Tensor:

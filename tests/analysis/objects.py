@@ -1,4 +1,4 @@
-"""Detectors with random weights that find something."""
+"""Networks with random weights whose results depend on the image."""
 
 from typing import Any
 
@@ -6,6 +6,24 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from torch import nn
+
+
+@torch.no_grad()
+def spread_scores(model: Any, height: int, width: int) -> None:
+    """Have a classifier or a segmenter give logits with a standard deviation of 3.
+
+    Args:
+        model: Of mmpretrain, with a linear head, or of mmseg.
+        height: Of the images in pixels.
+        width: Of the images in pixels.
+    """
+    pixels = torch.randint(256, (1, 3, height, width))
+    segments = hasattr(model, 'decode_head')
+    inputs = dict(inputs=list(pixels) if segments else pixels, data_samples=None)
+    logits = model(model.data_preprocessor(inputs)['inputs'], mode='tensor')
+    layer = model.decode_head.conv_seg if segments else model.head.fc
+    for parameter in layer.parameters():
+        parameter *= 3 / logits.std()
 
 
 @torch.no_grad()

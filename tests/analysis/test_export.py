@@ -1,6 +1,7 @@
 """Networks as ONNX: mmcontnet.analysis.export and its command line."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from mmcontnet.errors import UserError
 from ..families import FAMILIES, Family
 from ..inprocess import run_tool
 from ..integration.configs import write_classifier, write_detector, write_narrow, write_segmenter
-from .objects import find_objects
+from ..test_configs import CONFIGS, FIRST_OF_ITS_KIND, NAMES
+from .objects import find_objects, spread_scores
 
 H, W = 64, 90  # no multiples of the patches in any stage
 
@@ -131,6 +133,7 @@ def narrow(kind: str, folder: Path) -> Config:
             stage_loss_weights=[1, 1, 1],
             bbox_head=[dict(head, reg_class_agnostic=agnostic) for agnostic in (False, True, True)],
         )
+        cfg.model.roi_head.mask_head.norm_cfg = dict(type='BN')
         cfg.model.update(type='CascadeRCNN', train_cfg=None)
     return cfg
 
@@ -167,6 +170,27 @@ def test_a_whole_detector_finds_what_mmdet_finds(kind: str, tmp_path: Path) -> N
         if model.with_mask:
             assert (found.masks != expected.masks).float().mean() < 1e-4
             assert 0.001 < expected.masks.float().mean()
+
+
+# All of them take half an hour: ALL_CONFIGS=1 tools/run_tests.sh tests/analysis -k full_network
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'config', NAMES if os.environ.get('ALL_CONFIGS') == '1' else FIRST_OF_ITS_KIND
+)
+def test_the_full_network_of_a_config_is_exported_whole(config: str, tmp_path: Path) -> None:
+    cfg = load_config(str(CONFIGS / config))
+    detects, checkpoint, out = cfg.default_scope == 'mmdet', tmp_path / 'm.pth', tmp_path / 'm.onnx'
+    if 'roi_head' in cfg.model:
+        cfg.model.test_cfg.rpn.max_per_img = 100  # which takes less time than 1000
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    (find_objects if detects else spread_scores)(model, H, W)
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    del model
+    result = export.export_onnx(cfg, str(checkpoint), (H, W), out)
+    assert result['max_error'] < 1e-4
+    found = open_onnx(str(out))[0].run(None, dict(image=pixels().numpy()))
+    assert len(found[0]) > 20 if detects else found[-1].max() > 0.01
 
 
 @pytest.mark.slow

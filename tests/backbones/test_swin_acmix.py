@@ -90,6 +90,12 @@ def test_block_equals_attention_over_all_pixels_and_a_convolution_of_the_shifted
         torch.testing.assert_close(block(chw, shift_mask(chw, SIDE)), actual.permute(0, 3, 1, 2))
 
 
+def test_what_is_masked_weighs_nothing_and_no_denormal_number() -> None:
+    mask = shift_mask(torch.zeros(1, 12, 8, 12), SIDE)
+    assert mask is not None
+    assert mask.exp().unique().tolist() == [0, 1]
+
+
 def test_windows_have_the_size_that_is_asked_for() -> None:
     backbone = SwinACmix(families.SWIN_ACMIX, window_size=3).eval()
     tables = [p for name, p in backbone.named_parameters() if name.endswith('bias_table')]
