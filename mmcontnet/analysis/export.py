@@ -22,7 +22,7 @@ from .deployment import WholeNetwork, describe_network
 from .inspection import image_channels, input_normalisation
 from .report import replacing
 
-#: Largest difference to PyTorch, as a part of the largest output (or of 1, if that is larger).
+#: Largest difference to PyTorch, as a part of the largest value of an output.
 MAX_ERROR = 1e-3
 
 #: Of an ONNX file's ``metadata_props``: how it was made, as JSON.
@@ -86,8 +86,8 @@ def export_onnx(
         normalisation, which ``raw`` files leave to their users), ``outputs`` (name and shape),
         ``raw``, ``network`` (see :func:`.describe_network`), ``dataset_meta`` (``classes``, their
         names, and ``palette``, as far as the checkpoint has them), ``opset``, and ``max_error``:
-        the largest difference to PyTorch on a random image, relative to the largest output, or to 1
-        if that is larger.
+        the largest difference to PyTorch on a random image, relative to the largest value of the
+        same output.
 
     Raises:
         UserError: If a package is missing, the network cannot be exported, or the file differs from
@@ -134,7 +134,8 @@ def export_onnx(
     if 'boxes' in names:
         actual, expected = _pair(actual, expected)
     max_error = max(
-        float((a - e).abs().max() / e.abs().max().clamp_min(1)) if len(e) else 0.0
+        # Not 0, and small beside the scores of a classifier that knows nothing, 1 / classes.
+        float((a - e).abs().max() / e.abs().max().clamp_min(1e-6)) if len(e) else 0.0
         for a, e in zip(actual, expected, strict=True)
     )
     if not max_error <= MAX_ERROR:  # NaN included

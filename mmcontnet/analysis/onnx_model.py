@@ -33,6 +33,8 @@ def open_onnx(file: str) -> tuple[Any, dict[str, Any]]:
     check_packages('onnxruntime')
     import onnxruntime
 
+    if os.path.isdir(file):
+        raise UserError(f'{file!r} is a folder, not a file')
     if not os.path.isfile(file):
         raise UserError(f'file {file!r} not found')
     try:

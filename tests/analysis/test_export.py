@@ -243,6 +243,8 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     file = tmp_path / 'm.onnx'
     with pytest.raises(UserError, match="m.onnx' not found"):
         open_onnx(str(file))
+    with pytest.raises(UserError, match=' is a folder, not a file$'):
+        open_onnx(str(tmp_path))
     file.write_text('nothing')
     with pytest.raises(UserError, match="m.onnx' cannot be read: .*Protobuf"):
         open_onnx(str(file))
@@ -267,15 +269,25 @@ def test_a_network_for_grey_images_takes_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(actual, expected.numpy(), atol=1e-4)
 
 
-def test_a_file_that_differs_is_not_written(
+def test_a_file_that_differs_by_a_hundredth_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, 'MAX_ERROR', -1.0)
+    compute = torch.onnx.ONNXProgram.__call__
+
+    def wrong(*inputs: Any) -> list[torch.Tensor]:
+        return [1.01 * out for out in compute(*inputs)]
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, '__call__', wrong)
     cfg = load_config(str(write_classifier(tmp_path)))
     cfg.merge_from_dict({'model.backbone.out_indices': (0,), 'model.head.in_channels': 16})
+    cfg.model.head.num_classes = 1000
+    checkpoint = tmp_path / 'm.pth'
+    model: Any = build_model(cfg)
+    nn.init.zeros_(model.head.fc.weight)  # all scores are about 0.001
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
     before = set(tmp_path.iterdir())
     with pytest.raises(UserError, match='ONNX differs from PyTorch by'):
-        export.export_onnx(cfg, None, (28, 28), tmp_path / 'm.onnx')
+        export.export_onnx(cfg, str(checkpoint), (28, 28), tmp_path / 'm.onnx')
     assert set(tmp_path.iterdir()) == before
 
 
