@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -68,6 +70,8 @@ def hush() -> None:
 def quiet_tool(name: str) -> Iterator[None]:
     """Run a tool: users' mistakes end it with one line, and packages say no more."""
     hush()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have letters that ASCII lacks
+        sys.stdout.reconfigure(errors='backslashreplace')
     with exit_on_user_error(name), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mm(cv|det|engine|pretrain|seg)')
         yield

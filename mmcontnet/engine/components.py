@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import init_dist
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.optim import (
+    DefaultOptimWrapperConstructor,
+    OptimWrapperDict,
+    build_optim_wrapper,
+)
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -33,7 +35,6 @@ from mmengine.registry import (
     Registry,
 )
 from mmengine.runner import Priority, Runner, get_priority
-from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -61,8 +62,11 @@ _OWN = ('num_batch_per_epoch', 'disable_subprocess_warning')
 
 #: Arguments of metrics that have them read or make files.
 _FILES = ('ann_file', 'output_dir')
-#: Whose constructors of optimizers read their options key by key; a user's own need not.
-_PACKAGES = ('mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mmcontnet')
+#: What mmengine's own constructor of optimizers reads; what else there is it passes over.
+_PARAMWISE = (
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
+    *('flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
+)
 #: For schedulers over epochs, before the data are read.
 _EPOCH_LENGTH = 10**6
 
@@ -107,7 +111,7 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
     _check('log_processor', processor, LOG_PROCESSORS)
     _check('model_wrapper_cfg', cfg.get('model_wrapper_cfg'), MODEL_WRAPPERS, None)
     find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
-    _check_environment(cfg)
+    check_arguments(Runner.set_randomness, cfg.get('randomness') or {}, 'randomness', None)
     _check_save_best(cfg, parts)
 
 
@@ -118,22 +122,6 @@ def _check_lengths(key: str, loop: Mapping[str, Any]) -> None:
         # mmengine takes whole floats too.
         if not isinstance(number, int | float) or number < 1 or number % 1 != 0:
             raise UserError(f'{key}.{name} must be a positive int, got {number!r:.100}')
-
-
-def _check_environment(cfg: Config) -> None:
-    """Check seeds, processes and the level of the log."""
-    randomness, environment = cfg.get('randomness') or {}, cfg.get('env_cfg') or {}
-    check_arguments(Runner.set_randomness, randomness, 'randomness', None)
-    if not isinstance(seed := randomness.get('seed'), int | None):
-        raise UserError(f'randomness.seed must be int or None, got {seed!r:.100}')
-    for name, function in (('mp_cfg', set_multi_processing), ('dist_cfg', init_dist)):
-        arguments = environment.get(name, {})
-        if not isinstance(arguments, Mapping):
-            raise UserError(f'env_cfg.{name} must be dict, got {arguments!r:.100}')
-        check_arguments(function, arguments, f'env_cfg.{name}', None)
-    level = cfg.get('log_level') or 'INFO'
-    if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
-        raise UserError(f'log_level must be DEBUG, INFO, WARNING or ERROR, got {level!r:.100}')
 
 
 def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:
@@ -221,33 +209,6 @@ def _check_hook(key: str, config: Mapping[str, Any]) -> None:
         check_arguments(Runner.save_checkpoint, hook.args, key, None)
 
 
-class _Noted(dict):
-    """A dict that notes which keys it is asked for, copies included: nobody declares them."""
-
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        super().__init__(content)
-        self.read: set[str] = set()
-
-    def __deepcopy__(self, memo: dict) -> _Noted:
-        return self
-
-    def __contains__(self, key: Any) -> bool:
-        self.read.add(key)
-        return super().__contains__(key)
-
-    def __getitem__(self, key: Any) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        self.read.add(key)
-        return super().get(key, default)
-
-    def __iter__(self) -> Any:
-        self.read.update(super().keys())
-        return super().__iter__()
-
-
 @quiet()
 def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     """Build what changes the weights in training.
@@ -275,14 +236,14 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     options = config.get('paramwise_cfg') or {}
     if not isinstance(options, Mapping):
         raise UserError(f'optim_wrapper.paramwise_cfg must be dict, got {options!r:.100}')
-    paramwise = _Noted({})
-    constructor = config.get('constructor', 'DefaultOptimWrapperConstructor')
-    found = find_type(
-        OPTIM_WRAPPER_CONSTRUCTORS, {'type': constructor}, 'optim_wrapper.constructor'
-    )
-    if options and found.__module__.partition('.')[0] in _PACKAGES:
-        paramwise = _Noted(options)
-        config = {**config, 'paramwise_cfg': paramwise}
+    constructor = {'type': config.get('constructor', 'DefaultOptimWrapperConstructor')}
+    found = find_type(OPTIM_WRAPPER_CONSTRUCTORS, constructor, 'optim_wrapper.constructor')
+    unread = sorted(options.keys() - {*_PARAMWISE})
+    if found is DefaultOptimWrapperConstructor and unread:
+        raise UserError(
+            f'optim_wrapper.paramwise_cfg: {found.__name__} has no argument {", ".join(unread)}; '
+            f'it takes {", ".join(_PARAMWISE)}'
+        )
     try:
         with explained(OPTIM_WRAPPERS, wrapper, 'optim_wrapper'):
             optimizer = build_optim_wrapper(model, config)
@@ -293,11 +254,6 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
                 "'LayerDecayConstructor' with paramwise_cfg=dict(layer_decay_rate=0.7)"
             ) from error
         raise
-    if unread := sorted(k for k in paramwise.keys() - paramwise.read if k[0] != '_'):
-        raise UserError(
-            f'optim_wrapper.paramwise_cfg: {constructor} has no argument {", ".join(unread)}; '
-            f'it takes {", ".join(sorted(paramwise.read))}'
-        )
     for wrapper in optimizer.values() if isinstance(optimizer, OptimWrapperDict) else [optimizer]:
         if arguments := getattr(wrapper, 'clip_grad_kwargs', None):
             check_arguments(

@@ -40,7 +40,7 @@ _IMAGES_PER_WORKER = 64
 #: How many files a quick look opens of each data set.
 _LOOKED_AT = 16
 #: Part of a label map's pixels from which on they are too many to be ignored.
-_MOSTLY = 0.5
+_MOSTLY = 0.8
 
 
 @quiet()
@@ -123,6 +123,7 @@ def validate_datasets(
     """
     issues: dict[str, list[Issue]] = {}
     known: dict[str, _Data] = {}
+    used: dict[str, set[str] | None] = {}
     seen: dict[str, Mapping[str, Any]] = {}
     evaluated: list[tuple[str, str]] = []
     for part in parts:
@@ -143,9 +144,11 @@ def validate_datasets(
                 found += _head_issues(model, data)
                 if key == next(iter(seen)):
                     found += _checkpoint_issues(checkpoint, dataset_meta, data)
+                if data.file:
+                    used[key] = data.file.labelled
                 if not quick or _has_maps(dataset):
                     samples = _Samples(data, model, load_masks=not count_errors(found))
-                    found += _look_at(samples, key, workers, quick)
+                    used.setdefault(key, _look_at(samples, key, workers, quick, found))
             except UserError:
                 raise
             except Exception as error:  # whatever the broken file leads the data set's class to
@@ -158,6 +161,15 @@ def validate_datasets(
         if key in known and (file := known[key].file):
             evaluators = cfg.get(f'{part}_evaluator')
             issues[key] += _evaluator_issues(evaluators, known[key].dataset, file, part)
+    for part in parts:
+        several = [key for name, key in evaluated if name == part]
+        if several and all(used.get(key) is not None for key in several):
+            classes, occur = known[several[0]].classes, {n for k in several for n in used[k] or ()}
+            unused = [name for name in classes if name not in occur]
+            message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
+            issue = Issue('classes without a sample', '', message, warning=True)
+            if occur and unused and issue not in issues[several[0]]:
+                issues[several[0]].append(issue)
     return issues
 
 
@@ -393,7 +405,7 @@ class _Samples(Dataset):
     """
 
     def __init__(self, data: _Data, model: nn.Module | None, load_masks: bool) -> None:
-        self.dataset, self.classes, self.is_coco = data.dataset, data.classes, bool(data.file)
+        self.dataset, self.classes = data.dataset, data.classes
         self.num_classes = len(data.classes) or max(_heads(model).values(), default=math.inf)
         head = getattr(model, 'decode_head', None)
         head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade's
@@ -422,6 +434,8 @@ class _Samples(Dataset):
             path, what = str(info.get('img_path')), 'images'
             if step is self.load_map and info.get('seg_map_path'):
                 path, what = info['seg_map_path'], 'label maps'
+            elif hasattr(step, 'with_bbox'):
+                what = 'annotations'
             try:
                 if path != checked:
                     check_image(path)
@@ -433,8 +447,8 @@ class _Samples(Dataset):
                 found.append(Issue(f'{what} that cannot be loaded', path, reason))
                 return found, labels
             if loaded is None:  # replaced by another in training, while a test ends
-                category, warning = 'images that ignore_empty drops', not self.dataset.test_mode
-                return [*found, Issue(category, path, warning=warning)], labels
+                kind, tolerated = f'{what} that cannot be loaded', not self.dataset.test_mode
+                return [*found, Issue(kind, path, 'left out by ignore_empty', tolerated)], labels
             info = loaded
         return [*found, *self._sizes(info), *self._map_values(info, labels)], labels
 
@@ -479,13 +493,25 @@ class _Samples(Dataset):
             yield Issue('label maps with labels out of range', path, message)
 
 
-def _look_at(samples: _Samples, key: str, workers: int, quick: bool) -> list[Issue]:
-    """Go through all samples, or a few, and say every few seconds how far."""
+def _look_at(
+    samples: _Samples, key: str, workers: int, quick: bool, found: list[Issue]
+) -> set[str] | None:
+    """Go through all samples, or a few, and say every few seconds how far.
+
+    Args:
+        samples: Of one data set.
+        key: Of the data set.
+        workers: Processes that load.
+        quick: Look at a few.
+        found: Gets what is wrong.
+
+    Returns:
+        The names of the classes that occur; None if that is not known, or was told.
+    """
     total, looked_at = len(samples), range(len(samples))
     if quick:
         looked_at = looked_at[:: max(1, total // _LOOKED_AT)]
     workers = min(workers, len(looked_at) // _IMAGES_PER_WORKER)
-    found: list[Issue] = []
     labels: Counter[int] = Counter()
     last = time.monotonic()
     try:
@@ -502,9 +528,22 @@ def _look_at(samples: _Samples, key: str, workers: int, quick: bool) -> list[Iss
         raise UserError(f'{key}: the check was stopped: {error}') from error
     if total == 0:
         found.append(_nothing(samples.dataset))
-    elif not count_errors(found) and not samples.dataset.test_mode:
-        found += _label_issues(samples, labels, len(looked_at))
-    return found
+    if total == 0 or count_errors(found):
+        return None
+    names = {name for i, name in enumerate(samples.classes) if labels[i]}
+    part = labels[samples.ignore_index] / max(1, labels.total())
+    if samples.load_map and labels and (len(names) < 2 <= len(samples.classes) or part > _MOSTLY):
+        unused = shorten(name for name in samples.classes if name not in names)
+        message = (
+            f'{part:.0%} of the pixels of {len(looked_at)} label maps are {samples.ignore_index}, '
+            f'which is ignored{f", and none has {unused}" if unused else ""}: the value of a pixel '
+            'is the number of its class, from 0'
+        )
+        if getattr(samples.dataset, 'reduce_zero_label', False):
+            message += '; reduce_zero_label=True ignores 0 too'
+        found.append(Issue('label maps with little to learn from', '', message, True))
+        return None
+    return names if len(looked_at) == total else None
 
 
 def _nothing(dataset: Any) -> Issue:
@@ -516,26 +555,3 @@ def _nothing(dataset: Any) -> Issue:
         there = sorted({os.path.splitext(name)[1] for name in os.listdir(folder)})
         message = f'img_suffix is {suffix!r}, the files have {shorten(there) or "nothing"}'
     return Issue('data sets without an image to load', folder, message)
-
-
-def _label_issues(samples: _Samples, labels: Counter[int], number: int) -> Iterator[Issue]:
-    """Look at the labels of a data set to train on, or of ``number`` of its samples."""
-    classes, ignored = samples.classes, samples.ignore_index
-    unused = [name for i, name in enumerate(classes) if not labels[i]]
-    if not unused or not labels or samples.is_coco:  # of which file_issues tells
-        return
-    missing = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-    if samples.load_map is None:
-        yield Issue('classes without a sample', '', missing, True)
-        return
-    part = labels[ignored] / labels.total()
-    if len(unused) == len(classes) - 1 or part > _MOSTLY:
-        message = (
-            f'{shorten(unused)} in none of {number} label maps, and {part:.0%} of their pixels are '
-            f'{ignored}, which is ignored: the value of a pixel is the number of its class, from 0'
-        )
-        if getattr(samples.dataset, 'reduce_zero_label', False):
-            message += '; reduce_zero_label=True ignores 0 too'
-        yield Issue('label maps with little to learn from', '', message, True)
-    elif number == len(samples):
-        yield Issue('classes that no label map has', '', missing, True)

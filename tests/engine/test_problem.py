@@ -84,7 +84,10 @@ def set_each(field: str, value: object) -> Callable[[dict], object]:
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (set_each('image_id', '3'), "12 annotations of unknown images.*image '3'; there is 3, of"),
+        (
+            set_each('image_id', '3'),
+            "12 annotations of unknown images.*there is no '3', but 3, of another type",
+        ),
         (set_each('area', None), '12 entries with missing or wrong fields.*annotations.0.: Exp'),
         (set_each('bbox', [0.1, 0.1, 0.5, 0.5]), 'boxes that are parts .*all 12 lie between 0 and'),
         (
@@ -125,7 +128,7 @@ def drop(field: str) -> Callable[[dict], object]:
         (drop('iscrowd'), 'annotation files without iscrowd, taken as 0: .*: 12 of 12 annotations'),
         (set_each('bbox', [20, 20, 50, 35]), 'boxes that look like corners.*: 12 of 12 end beyond'),
         (set_each('bbox', [0, 0, 60, 40]), 'boxes that cover their whole image: .*: 12 of 12'),
-        (set_each('category_id', 1), 'classes that no box is of: .*: 1 of 2: cat'),
+        (set_each('category_id', 1), 'classes without a sample: 1 of 2: cat'),
         (
             lambda c: c['images'].append(dict(c['images'][0], id=99)),
             'images that are listed more than once: .*: 1 of 12, e.g. 0.png',
@@ -258,7 +261,10 @@ def label_maps(root: Path, value: int, **changes: object) -> dict:
 def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
     dataset = label_maps(tmp_path, 255)
     (warning,) = check(dataset)
-    assert 'thing in none of 20 label maps, and 40% of their pixels are 255, which' in warning
+    assert (
+        '40% of the pixels of 20 label maps are 255, which is ignored, and none has thing'
+        in warning
+    )
     with pytest.raises(UserError, match='model.decode_head.num_classes is 19; .* has 2: ground'):
         check(dataset, model=nn.ModuleDict(dict(decode_head=Head(19))))
 
