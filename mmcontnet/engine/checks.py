@@ -212,9 +212,19 @@ def odd_settings(cfg: Config, processes: int) -> list[str]:
         processes: How many train together.
 
     Returns:
-        Warnings: a learning rate for another batch size, schedules that never take effect.
+        Warnings: a learning rate for another batch size, schedules that never take effect, colours
+        of another range.
     """
-    return [*_odd_batch_size(cfg, processes), *_odd_schedules(cfg)]
+    return [*_odd_batch_size(cfg, processes), *_odd_schedules(cfg), *_odd_colours(cfg)]
+
+
+def _odd_colours(cfg: Config) -> Iterator[str]:
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if (std := preprocessor.get('std')) and isinstance(std, list | tuple) and max(std) < 1:
+        yield (
+            f'data_preprocessor.std {std} is for images from 0 to 1, while pipelines load them '
+            'from 0 to 255: multiply mean and std by 255'
+        )
 
 
 def _odd_batch_size(cfg: Config, processes: int) -> Iterator[str]:

@@ -155,6 +155,8 @@ def _check_loader(key: str, loader: Mapping[str, Any]) -> None:
             _check(f'{key}.{name}', value, *_RULES[name])
     plain = {k: v for k, v in loader.items() if k not in {*_RULES, *_OWN}}
     check_arguments(DataLoader, plain, key, _RULES)
+    if loader.get('batch_sampler'):  # which gets the batch size
+        plain = {'batch_sampler': [[0]], **{k: v for k, v in plain.items() if k != 'batch_size'}}
     try:
         DataLoader(range(9), **plain)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

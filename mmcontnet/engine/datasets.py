@@ -39,6 +39,11 @@ from .issues import Issue, count_errors, shorten, summarise_issues
 _IMAGES_PER_WORKER = 64
 #: How many files a quick look opens of each data set.
 _LOOKED_AT = 16
+#: Whose steps of pipelines are known.
+_PACKAGES = ('mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
+_PACKS = dict(mmdet='PackDetInputs', mmseg='PackSegInputs', mmpretrain='PackInputs')
+#: Those of mmseg, which looks at their names after the first validation.
+_IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 #: Part of a label map's pixels from which on they are too many to be ignored.
 _MOSTLY = 0.8
 
@@ -84,12 +89,14 @@ class _Data(NamedTuple):
         classes: Their names, in the order of their numbers; none if they are not known.
         images: The paths of its images, as far as they are known.
         file: Its annotation file, if that is of COCO's format.
+        used: Which classes occur, as far as that is known without opening images.
     """
 
     dataset: Any
     classes: list[str]
     images: set[str]
     file: CocoFile | None = None
+    used: set[str] | None = None
 
 
 def validate_datasets(
@@ -144,11 +151,11 @@ def validate_datasets(
                 found += _head_issues(model, data)
                 if key == next(iter(seen)):
                     found += _checkpoint_issues(checkpoint, dataset_meta, data)
-                if data.file:
-                    used[key] = data.file.labelled
-                if not quick or _has_maps(dataset):
-                    samples = _Samples(data, model, load_masks=not count_errors(found))
-                    used.setdefault(key, _look_at(samples, key, workers, quick, found))
+                used[key] = data.used
+                if not quick or _has_maps(dataset) or data.file:
+                    samples = _Samples(data, model, not count_errors(found), quick)
+                    occur = _look_at(samples, key, workers, quick, found)
+                    used[key] = occur if data.used is None and not data.file else data.used
             except UserError:
                 raise
             except Exception as error:  # whatever the broken file leads the data set's class to
@@ -158,17 +165,21 @@ def validate_datasets(
     for key, found in _compare(known).items():
         issues[key] += found
     for part, key in evaluated:
-        if key in known and (file := known[key].file):
-            evaluators = cfg.get(f'{part}_evaluator')
-            issues[key] += _evaluator_issues(evaluators, known[key].dataset, file, part)
+        if key in known:
+            found = issues[key]
+            more = [
+                *_pipeline_issues(model, known[key], part, key),
+                *_metric_issues(cfg, model, known[key], part),
+            ]
+            found += [issue for issue in more if issue not in found]
     for part in parts:
         several = [key for name, key in evaluated if name == part]
         if several and all(used.get(key) is not None for key in several):
-            classes, occur = known[several[0]].classes, {n for k in several for n in used[k] or ()}
-            unused = [name for name in classes if name not in occur]
+            classes, names = known[several[0]].classes, {n for k in several for n in used[k] or ()}
+            unused = [name for name in classes if name not in names]
             message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
             issue = Issue('classes without a sample', '', message, warning=True)
-            if occur and unused and issue not in issues[several[0]]:
+            if unused and issue not in issues[several[0]]:
                 issues[several[0]].append(issue)
     return issues
 
@@ -207,7 +218,7 @@ def _build(config: Mapping[str, Any]) -> Any:
 
 def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
     """Read what names samples and classes."""
-    file, images = None, set()
+    file, used, images = None, None, set()
     palette, names = (dataset.metainfo.get(name) for name in ('palette', 'classes'))
     if isinstance(palette, list | tuple) and len(palette) < len(names or ()):
         message = f'{len(palette)} for {len(names)} classes'
@@ -219,13 +230,16 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
                 found.append(issue)
         entries, folder = filter(None, file.images.values()), dataset.data_prefix['img']
         images = {os.path.join(folder, entry.file_name) for entry in entries}
-        if quick:
-            few = sorted(images)[:: max(1, len(images) // _LOOKED_AT)]
-            found += [Issue('missing images', path) for path in few if not os.path.exists(path)]
+        if file.annotations or not dataset.test_mode:
+            used = file.labelled
     folders = _class_folders(dataset)
-    classes = list(dataset.metainfo.get('classes') or folders)
-    if folders:
+    classes = list(dataset.metainfo.get('classes') or folders or ())
+    if folders is not None:
+        used = {name for name in folders if _has_image(dataset, name)}
         found += _folder_issues(dataset, classes, folders)
+        if folders and not used:
+            message = f'no file in its folders ends in {" ".join(sorted(dataset.extensions))}'
+            found.append(Issue('data sets without an image to load', dataset.img_prefix, message))
     # Others load when they are built.
     if hasattr(dataset, 'full_init') and (not quick or _has_maps(dataset)):
         with redirect_stdout(io.StringIO()):  # pycocotools prints
@@ -233,7 +247,7 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
         if not is_coco:
             infos = (_info_of(dataset, index) for index in range(len(dataset)))
             images = {str(info['img_path']) for info in infos if 'img_path' in info}
-    return _Data(dataset, classes, images, file)
+    return _Data(dataset, classes, images, file, used)
 
 
 def _info_of(dataset: Any, index: int) -> dict[str, Any]:
@@ -262,12 +276,17 @@ def _has_maps(dataset: Any) -> bool:
     return 'seg_map_path' in (getattr(dataset, 'data_prefix', None) or {})
 
 
-def _class_folders(dataset: Any) -> list[str]:
-    """List the folders that are classes to mmpretrain; none where a file says what is what."""
-    if getattr(dataset, 'with_label', False) and not dataset.ann_file:
-        with os.scandir(dataset.img_prefix) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
-    return []
+def _class_folders(dataset: Any) -> list[str] | None:
+    """List the folders that are classes to mmpretrain; None where a file says what is what."""
+    if not getattr(dataset, 'with_label', False) or dataset.ann_file:
+        return None
+    with os.scandir(dataset.img_prefix) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _has_image(dataset: Any, folder: str) -> bool:
+    files = (f for _, _, names in os.walk(os.path.join(dataset.img_prefix, folder)) for f in names)
+    return any(name.lower().endswith(tuple(dataset.extensions)) for name in files)
 
 
 def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:
@@ -276,9 +295,16 @@ def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str])
         message = f'{shorten(hidden)}; remove what some program left there'
         yield Issue('hidden folders that count as classes', place, message)
     elif len(folders) != len(classes):
-        names = f'({", ".join(map(repr, folders))})' if len(folders) <= 20 else '(...)'
-        message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; write '
-        message = f'{message}metainfo=dict(classes={names}) into the data set'
+        if folders and {*folders} < {*classes}:
+            advice = (
+                f'make one for {shorten(c for c in classes if c not in folders)}, if only empty'
+            )
+        elif folders:
+            names = tuple(folders) if len(folders) <= 20 else '(...)'
+            advice = f'write metainfo=dict(classes={names}) into the data set'
+        else:
+            advice = 'put each image into a folder of its class'
+        message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; {advice}'
         yield Issue('folders that are not the classes', place, message)
     elif set(folders) == set(classes) and list(folders) != list(classes):
         message = f'mmpretrain numbers them {shorten(folders)}; metainfo.classes is'
@@ -321,12 +347,15 @@ def _heads(model: nn.Module | None) -> dict[str, int]:
 
 
 def _head_issues(model: nn.Module | None, data: _Data) -> Iterator[Issue]:
-    classes, boxes = data.classes, data.file and loads(data.dataset, 'with_bbox')
-    if boxes and getattr(getattr(model, 'roi_head', None), 'with_mask', False):
-        if not data.dataset.test_mode and not loads(data.dataset, 'with_mask'):
-            message = 'model.roi_head has a mask head; write with_mask=True to LoadAnnotations'
-            yield Issue('pipelines that load no masks', '', message)
+    classes = data.classes
     for name, module in model.named_modules() if model else ():
+        weights = getattr(module, 'class_weight', None)
+        # A background may have one too; a mask or a sigmoid may have a single one.
+        if isinstance(weights, list | tuple) and len(weights) - len(classes) not in (0, 1):
+            if classes and len(weights) > 1 and 'rpn_head' not in name:
+                message = f'model.{name}.class_weight has {len(weights)}; metainfo.classes has '
+                message = f'{message}{len(classes)}: {shorten(classes)}'
+                yield Issue('losses that weigh another number of classes', '', message)
         losses = getattr(module, 'loss_decode', None)
         several = losses if isinstance(losses, nn.ModuleList) else [losses]
         softmax = not any(getattr(loss, 'use_sigmoid', False) for loss in several)
@@ -376,23 +405,71 @@ def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
     return issues
 
 
-def _evaluator_issues(evaluators: Any, dataset: Any, file: CocoFile, part: str) -> Iterator[Issue]:
-    """Compare the file that a metric reads with the data set's: it must know the same images."""
+def _pipeline_issues(model: nn.Module | None, data: _Data, part: str, key: str) -> Iterator[Issue]:
+    """Find what a pipeline of OpenMMLab's own steps lacks for the part in which it is used."""
+    dataset = data.dataset
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    if any(type(s).__module__.partition('.')[0] not in _PACKAGES for s in steps):
+        return
+    detector = data.file and part == 'train'
+    needs = dict(
+        with_bbox=detector and (hasattr(model, 'bbox_head') or hasattr(model, 'roi_head')),
+        with_mask=detector and getattr(getattr(model, 'roi_head', None), 'with_mask', False),
+        with_seg=_has_maps(dataset) and part != 'test' and hasattr(model, 'decode_head'),
+    )
+    if missing := [
+        f'{name}=True' for name, need in needs.items() if need and not loads(dataset, name)
+    ]:
+        message = f"write dict(type='LoadAnnotations', {', '.join(missing)})"
+        yield Issue('pipelines that load too little', '', message)
+    packed = [step.meta_keys for step in steps if hasattr(step, 'meta_keys')]
+    kind = 'pipelines that pack too little'
+    # Test-time augmentation and its like hold steps of their own, wrappers' pipelines come later.
+    last = not any({'transforms', 'subroutines'} & vars(step).keys() for step in steps)
+    if last and not packed and steps and '.dataset.dataset' not in key:
+        pack = _PACKS.get(type(dataset).__module__.partition('.')[0], 'Pack...')
+        message = f"the last step is {type(steps[-1]).__name__}; add dict(type='{pack}')"
+        yield Issue(kind, '', message)
+    elif packed and data.file and part != 'train' and 'img_id' not in packed[-1]:
+        yield Issue(kind, '', "add 'img_id' to the meta_keys, by which results find their image")
+    size = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    crops = [tuple(step.crop_size) for step in steps if hasattr(step, 'crop_size')]
+    if part == 'train' and size and crops and crops[-1] != tuple(size):
+        message = f'{crops[-1]}, while data_preprocessor.size is {tuple(size)}: write the same'
+        yield Issue('crops of another size than they are padded to', '', message, True)
+
+
+def _metric_issues(cfg: Config, model: nn.Module | None, data: _Data, part: str) -> Iterator[Issue]:
+    """Compare metrics with the model, and the file that one reads with the data set's."""
+    file, key, evaluators = data.file, f'{part}_evaluator', cfg.get(f'{part}_evaluator')
     metrics = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
-    scored = any(isinstance(m, Mapping) and not m.get('format_only') for m in metrics)
-    if scored and part != 'train' and not file.annotations:
-        message = f'write format_only=True to {part}_evaluator, or take a file with annotations'
+    metrics = [m for m in metrics if isinstance(m, Mapping)]
+    if file and metrics and not file.annotations and not all(m.get('format_only') for m in metrics):
+        message = f'write format_only=True to {key}, or take a file with annotations'
         yield Issue('annotation files with nothing to evaluate', file.path, message)
+    names = (
+        [f'{name} {type(m).__name__}'.lower() for name, m in model.named_modules()] if model else []
+    )
     for metric in metrics:
-        path = metric.get('ann_file') if isinstance(metric, Mapping) else None
-        if not isinstance(path, str) or not os.path.isfile(path):
+        if file and 'segm' in (metric.get('metric') or ()) and hasattr(model, 'bbox_head'):
+            if not any('mask' in name or 'ins' in name for name in names):
+                message = "'segm' needs masks, which the model does not predict: write 'bbox'"
+                yield Issue('metrics of what is not predicted', f'{key}.metric', message)
+        if odd := [m for m in metric.get('iou_metrics') or () if m not in _IOU_METRICS]:
+            message = f'{shorten(odd)}; choose from {", ".join(_IOU_METRICS)}'
+            yield Issue('metrics that do not exist', f'{key}.iou_metrics', message)
+        if data.classes and (most := max(np.ravel(metric.get('topk') or 1))) > len(data.classes):
+            message = f'{most} of {len(data.classes)} classes: write topk=(1,)'
+            yield Issue('metrics of what is not predicted', f'{key}.topk', message)
+        path = metric.get('ann_file')
+        if not file or not isinstance(path, str) or not os.path.isfile(path):
             continue
         if os.path.realpath(path) != os.path.realpath(file.path):
             other = read_coco(path)
-            yield from class_issues(dataset, other)
+            yield from class_issues(data.dataset, other)
             if missing := file.images.keys() - other.images.keys():
                 message = f'{len(missing)} of {len(file.images)} in {file.path} are not in {path}'
-                yield Issue('images that are not evaluated', f'{part}_evaluator.ann_file', message)
+                yield Issue('images that are not evaluated', f'{key}.ann_file', message)
 
 
 class _Samples(Dataset):
@@ -402,9 +479,12 @@ class _Samples(Dataset):
         data: The data set, initialised.
         model: Its head may ignore another label than 255.
         load_masks: Whether pycocotools may get the masks.
+        quick: Look at images of COCO without their annotations, which take long to index.
     """
 
-    def __init__(self, data: _Data, model: nn.Module | None, load_masks: bool) -> None:
+    def __init__(
+        self, data: _Data, model: nn.Module | None, load_masks: bool, quick: bool = False
+    ) -> None:
         self.dataset, self.classes = data.dataset, data.classes
         self.num_classes = len(data.classes) or max(_heads(model).values(), default=math.inf)
         head = getattr(model, 'decode_head', None)
@@ -414,12 +494,20 @@ class _Samples(Dataset):
         steps = [s for s in self.dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
         self.steps = [s for s in steps if load_masks or not getattr(s, 'with_mask', False)]
         self.load_map = next((s for s in steps if getattr(s, 'with_seg', False)), None)
+        self.entries: list[Any] | None = None
+        if quick and data.file:
+            self.entries, self.steps = list(filter(None, data.file.images.values())), steps[:1]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset if self.entries is None else self.entries)
 
     def __getitem__(self, index: int) -> tuple[list[Issue], Counter[int]]:
-        info = _info_of(self.dataset, index)
+        if self.entries is None:
+            info = _info_of(self.dataset, index)
+        else:
+            image, folder = self.entries[index], self.dataset.data_prefix['img']
+            info = dict(img_path=os.path.join(folder, image.file_name))
+            info.update(height=image.height, width=image.width)
         labels = Counter(i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i)
         label = info.get('gt_label', [])
         # Of several tasks each has classes of its own.

@@ -236,6 +236,7 @@ MISTAKES = {
     f'{DATASET}.pipeline.2.scal': (3, 'Resize has no argument scal; it takes scale, scale_factor'),
     f'{DATASET}.pipeline.3.prob': (3, 'RandomFlip: ValueError: probs must be float'),
     'train_dataloader.batchsize': (3, 'DataLoader has no argument batchsize; it takes batch_size'),
+    'train_dataloader.drop_last': (True, 'batch_sampler option is mutually exclusive'),
     'train_dataloader.batch_size': ('x', 'batch_size should be a positive integer'),
     'val_evaluator.metrik': ('x', 'CocoMetric has no argument metrik; it takes ann_file, metric'),
     'optim_wrapper.optimizer.rate': (1, 'SGD has no argument rate; it takes params, lr'),
@@ -419,6 +420,7 @@ EPOCHS, ITERATIONS = dict(max_epochs=12), dict(max_iters=90)
         (1, dict(auto_scale_lr=dict(base_batch_size=16, enable=True)), []),
         (4, dict(optim_wrapper=dict(accumulative_counts=2)), []),
         (8, dict(train_cfg=dict(max_epochs=8)), ['MultiStepLR .* at epoch 11: .* ends at 8']),
+        (8, dict(model=dict(data_preprocessor=dict(std=[0.2, 0.2, 0.3]))), ['multiply mean and']),
         (8, dict(train_cfg=ITERATIONS), ['MultiStepLR .* by epochs, and .*: write by_epoch=False']),
         (
             8,
@@ -434,6 +436,7 @@ def test_settings_that_are_probably_not_meant_are_warnings(
     warm_up = dict(type='LinearLR', by_epoch=False, begin=0, end=500)
     cfg = Config(
         dict(
+            model={},
             train_cfg=EPOCHS,
             train_dataloader=dict(batch_size=2),
             optim_wrapper=dict(type='OptimWrapper'),

@@ -23,7 +23,7 @@ from ..inprocess import run_tool
 from ..integration.configs import write_detector
 from ..integration.data import make_class_folders, make_coco, make_label_maps
 
-LOAD = dict(type='LoadImageFromFile')
+LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='mmpretrain.PackInputs')
 JSON = 'annotations/instances_train2017.json'
 Change = Callable[[dict], Any]
 #: Warnings about most data sets here: they are small.
@@ -32,6 +32,7 @@ UNUSED = ('classes without a sample', 'little to learn')
 
 def coco(root: Path, **changes: object) -> dict:
     pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    pipeline.append(dict(type='PackDetInputs'))
     dataset = dict(_scope_='mmdet', type='CocoDataset', data_root=str(root), ann_file=JSON)
     return {**dataset, 'data_prefix': dict(img='train2017/'), 'pipeline': pipeline, **changes}
 
@@ -43,14 +44,14 @@ def label_maps(root: Path, **changes: object) -> dict:
         data_root=str(root),
         data_prefix=dict(img_path='img', seg_map_path='ann'),
         metainfo=dict(classes=('ground', 'thing'), palette=[[0, 0, 0], [255, 0, 0]]),
-        pipeline=[LOAD, dict(type='LoadAnnotations')],
+        pipeline=[LOAD, dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
     )
     return {**dataset, **changes}
 
 
 def class_folders(root: Path, **changes: object) -> dict:
     dataset = dict(_scope_='mmpretrain', type='CustomDataset', data_root=str(root))
-    options = dict(data_prefix='train', extensions=('.jpeg',), pipeline=[LOAD])
+    options = dict(data_prefix='train', extensions=('.jpeg',), pipeline=[LOAD, PACK])
     return {**dataset, **options, **changes}
 
 
@@ -253,7 +254,7 @@ def test_an_image_that_ignore_empty_drops_is_a_warning_in_training(
 ) -> None:
     write_coco(tmp_path)
     (tmp_path / 'train2017/000000000001.jpg').unlink()
-    pipeline = [dict(LOAD, ignore_empty=True)]
+    pipeline = [dict(LOAD, ignore_empty=True), dict(type='PackDetInputs')]
     issues = issues_of(coco(tmp_path, pipeline=pipeline, test_mode=test_mode))
     assert_found(issues, 'images that cannot', '1.jpg: left out by ign', warning=not test_mode)
 
@@ -273,7 +274,7 @@ def test_data_sets_of_other_forms_are_checked(tmp_path: Path) -> None:
     entries = [dict(img_path='no.jpg', instances=[dict(text='a sign'), dict(bbox_label=9)])]
     (tmp_path / 'list.json').write_text(json.dumps(dict(metainfo={}, data_list=entries)))
     dataset = dict(_scope_='mmpretrain', type='BaseDataset', data_root=str(tmp_path))
-    dataset.update(ann_file='list.json', pipeline=[LOAD])
+    dataset.update(ann_file='list.json', pipeline=[LOAD, PACK])
     issues = issues_of(dataset, nn.ModuleDict(dict(head=Head(2))))
     assert [issue.category for issue in issues] == ['labels out of range', 'missing images']
 
@@ -384,7 +385,7 @@ def test_command_lines_name_mistakes_and_write_them(
     assert found[keys[0]] == [unused] and unused['category'] == 'classes without a sample'
     assert run_tool(monkeypatch, 'check_dataset.py', config, '--split', 'train') is None
 
-    assert run_tool(monkeypatch, 'train.py', config, '--check-only') is None
+    assert path in str(run_tool(monkeypatch, 'train.py', config, '--check-only'))
     message = run_tool(monkeypatch, 'train.py', config, '--check-data')
     assert message.startswith('train.py: error: --check-data: mistakes in the data: 1,')
     assert path in capsys.readouterr().err

@@ -19,7 +19,8 @@ from mmcontnet.engine import check_problem
 from mmcontnet.engine.coco import read_coco
 from mmcontnet.errors import UserError
 
-LOAD = dict(type='LoadImageFromFile')
+LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='mmdet.PackDetInputs')
+PACK_MAPS, PACK_CLASSES = dict(type='mmseg.PackSegInputs'), dict(type='mmpretrain.PackInputs')
 
 
 class Head(nn.Module):
@@ -48,7 +49,7 @@ def write_json(path: Path, offset: int = 0, change: Callable[[dict], object] | N
 def coco(ann_file: Path, classes: tuple[str, ...] = ('cat', 'dog'), **changes: object) -> dict:
     dataset = dict(_scope_='mmdet', type='CocoDataset', ann_file=str(ann_file))
     dataset.update(metainfo=dict(classes=classes), data_prefix=dict(img=str(ann_file.parent)))
-    pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True)]
+    pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True), PACK]
     return {**dataset, 'pipeline': pipeline, **changes}
 
 
@@ -219,9 +220,9 @@ class MaskRCNN(nn.Module):
 def test_masks_that_a_head_needs_are_there_and_loaded(tmp_path: Path) -> None:
     polygon = [[5, 5, 25, 5, 25, 15]]
     train, _ = both(tmp_path, set_each('segmentation', polygon))
-    with_masks = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    with_masks = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True), PACK]
     assert check(coco(train, pipeline=with_masks), model=MaskRCNN()) == []
-    with pytest.raises(UserError, match='pipelines that load no masks: .*write with_mask=True'):
+    with pytest.raises(UserError, match='pipelines that load too little: .*with_mask=True'):
         check(coco(train), model=MaskRCNN())
 
     def some_without(content: dict) -> None:
@@ -255,7 +256,8 @@ def label_maps(root: Path, value: int, **changes: object) -> dict:
     dataset = dict(_scope_='mmseg', type='BaseSegDataset', data_root=str(root))
     dataset.update(data_prefix=dict(img_path='img', seg_map_path='ann'), img_suffix='.png')
     names = dict(classes=('ground', 'thing'), palette=[[0, 0, 0], [255, 0, 0]])
-    return dataset | dict(metainfo=names, pipeline=[LOAD, dict(type='LoadAnnotations')]) | changes
+    pipeline = [LOAD, dict(type='LoadAnnotations'), PACK_MAPS]
+    return dataset | dict(metainfo=names, pipeline=pipeline) | changes
 
 
 def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
@@ -302,8 +304,13 @@ def test_a_softmax_of_one_class_is_refused(tmp_path: Path) -> None:
 def folders(root: Path, *names: str, **changes: object) -> dict:
     for name in names:
         (root / name).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / name / 'a.png'), np.zeros((4, 4), np.uint8))
     return dict(
-        _scope_='mmpretrain', type='ImageNet', data_root=str(root), pipeline=[LOAD], **changes
+        _scope_='mmpretrain',
+        type='ImageNet',
+        data_root=str(root),
+        pipeline=[LOAD, PACK_CLASSES],
+        **changes,
     )
 
 
@@ -316,6 +323,21 @@ def test_folders_are_the_classes_of_a_classifier(tmp_path: Path) -> None:
     assert check({**dataset, 'metainfo': names}, model=nn.ModuleDict(dict(head=Head(3)))) == []
     with pytest.raises(UserError, match='model.head.num_classes is 1000; .* has 3: ant'):
         check({**dataset, 'metainfo': names}, model=nn.ModuleDict(dict(head=Head(1000))))
+    with pytest.raises(UserError, match='3 folders, .* has 4; make one for yak, if only empty'):
+        check({**dataset, 'metainfo': dict(classes=('ant', 'bee', 'fly', 'yak'))})
+    top = dict(type='Accuracy', topk=(1, 5))
+    with pytest.raises(UserError, match='val_evaluator.topk: 5 of 3 classes: write topk=.1,'):
+        check(dataset | dict(metainfo=names), dataset | dict(metainfo=names), val_evaluator=top)
+    (tmp_path / 'bee/a.png').unlink()
+    assert check({**dataset, 'metainfo': names}) == [
+        'train_dataloader.dataset: classes without a sample: 1 of 3: bee'
+    ]
+    for name in ('ant', 'fly'):
+        (tmp_path / name / 'a.png').rename(tmp_path / name / 'a.webp')
+    with pytest.raises(UserError, match='without an image to load: .* ends in .bmp .jpeg .jpg'):
+        check({**dataset, 'metainfo': names})
+    with pytest.raises(UserError, match='0 folders, .*; put each image into a folder of its class'):
+        check({**dataset, 'metainfo': names, 'data_root': str(tmp_path / 'ant')})
     swapped = dict(classes=('bee', 'ant', 'fly'))
     with pytest.raises(UserError, match='mmpretrain numbers them ant, bee, fly'):
         check({**dataset, 'metainfo': swapped})
@@ -357,6 +379,104 @@ def test_only_mmpretrains_own_lists_are_read_as_such(tmp_path: Path) -> None:
     DATASETS.register_module('CustomLists', module=CustomDataset)
     (tmp_path / 'list.txt').write_text('of another format')
     assert check(dict(type='CustomLists', ann_file=str(tmp_path / 'list.txt'))) == []
+
+
+def only(category: int) -> Callable[[dict], object]:
+    return lambda content: content.update(
+        annotations=[a for a in content['annotations'] if a['category_id'] == category]
+    )
+
+
+def test_classes_without_a_sample_are_those_of_all_sets_of_a_part(tmp_path: Path) -> None:
+    cats, dogs = tmp_path / 'cats.json', tmp_path / 'dogs.json'
+    write_json(cats, change=only(0))
+    write_json(dogs, 100, only(1))
+    several = dict(_scope_='mmdet', type='ConcatDataset', datasets=[coco(cats), coco(dogs)])
+    assert check(several) == []
+    message = 'classes without a sample: 1 of 2: dog'
+    for name, wrapper in (
+        ('dataset', dict(type='RepeatDataset', times=2)),
+        ('dataset', dict(type='ClassBalancedDataset', oversample_thr=0.1)),
+        ('dataset', dict(type='MultiImageMixDataset', pipeline=[])),
+        ('datasets.0', dict(type='ConcatDataset')),
+    ):
+        inner = dict(datasets=[coco(cats)]) if name == 'datasets.0' else dict(dataset=coco(cats))
+        key = f'train_dataloader.dataset.{name}'
+        assert check(dict(_scope_='mmdet', **wrapper, **inner)) == [f'{key}: {message}']
+    tested = Config(dict(test_dataloader=dict(dataset=coco(cats, test_mode=True))))
+    assert check_problem(tested, nn.Module(), ['test']) == [f'test_dataloader.dataset: {message}']
+    # What is ignored is no sample.
+    write_json(cats, change=set_each('iscrowd', 1))
+    (warning,) = check(coco(cats))
+    assert warning.endswith('classes without a sample: 2 of 2: cat, dog')
+
+
+class Detector(nn.Module):
+    bbox_head = None
+
+
+def test_pipelines_load_and_pack_what_is_needed(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    for steps, message in (
+        ([LOAD, PACK], r'load too little: write dict\(type=.LoadAnnotations., with_bbox=True\)'),
+        (
+            [LOAD, dict(type='LoadAnnotations')],
+            r'pack too little: .* add dict\(type=.PackDetInputs',
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(coco(train, pipeline=steps), model=Detector())
+    no_id = coco(val, test_mode=True, pipeline=[LOAD, dict(PACK, meta_keys=('img_path',))])
+    with pytest.raises(UserError, match="^val_.*pack too little: add 'img_id' to the meta_keys"):
+        check(coco(train), no_id, Detector(), val_evaluator=dict(ann_file=str(val)))
+    no_map = label_maps(tmp_path, 1, pipeline=[LOAD, PACK_MAPS])
+    with pytest.raises(UserError, match='load too little: .*with_seg=True'):
+        check(no_map, model=nn.ModuleDict(dict(decode_head=Head(2))))
+
+
+def test_metrics_are_of_what_is_predicted(tmp_path: Path) -> None:
+    train, val = both(tmp_path)
+    evaluator = dict(ann_file=str(val), metric=['bbox', 'segm'])
+    with pytest.raises(UserError, match="val_evaluator.metric: 'segm' needs masks"):
+        check(coco(train), coco(val), Detector(), val_evaluator=evaluator)
+    maps = label_maps(tmp_path, 1)
+    with pytest.raises(UserError, match='iou_metrics: mIOU; choose from mIoU, mDice, mFscore'):
+        check(maps, maps, val_evaluator=dict(type='IoUMetric', iou_metrics=['mIOU']))
+
+
+def test_losses_weigh_the_classes_there_are(tmp_path: Path) -> None:
+    train, _ = both(tmp_path)
+    head = nn.Module()
+    for weights, fits in (([1.0] * 2, True), ([1.0] * 3, True), ([1.0] * 4, False), (None, True)):
+        head.class_weight = weights
+        if fits:
+            assert check(coco(train), model=nn.ModuleDict(dict(head=head))) == []
+            continue
+        with pytest.raises(UserError, match='model.head.class_weight has 4; metainfo.classes has'):
+            check(coco(train), model=nn.ModuleDict(dict(head=head)))
+
+
+def test_crops_have_the_size_that_they_are_padded_to(tmp_path: Path) -> None:
+    crop = dict(type='RandomCrop', crop_size=(8, 16))
+    dataset = label_maps(
+        tmp_path, 1, pipeline=[LOAD, dict(type='LoadAnnotations'), crop, PACK_MAPS]
+    )
+    for size, odd in (((8, 16), 0), ((16, 16), 1)):
+        warnings = check(dataset, model=Sized(size))
+        assert len(warnings) == odd
+    assert warnings[0].endswith('(8, 16), while data_preprocessor.size is (16, 16): write the same')
+
+
+class Sized(nn.Module):
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.data_preprocessor = SimpleNamespace(size=size)
+
+
+def test_some_images_are_compared_with_their_annotated_size(tmp_path: Path) -> None:
+    train, _ = both(tmp_path, lambda c: [i.update(width=40, height=60) for i in c['images']])
+    with pytest.raises(UserError, match='12 images of another size .*turned by 90 degrees'):
+        check(coco(train))
 
 
 def test_a_set_of_empty_images_may_be_meant(tmp_path: Path) -> None:
