@@ -241,18 +241,14 @@ def _odd_batch_size(cfg: Config, processes: int) -> Iterator[str]:
 
 def _odd_schedules(cfg: Config) -> Iterator[str]:
     by_epoch = 'max_epochs' in cfg.train_cfg
-    end, unit = (
-        cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'],
-        'epoch' if by_epoch else 'iteration',
-    )
+    end = cfg.train_cfg['max_epochs' if by_epoch else 'max_iters']
+    unit = 'epoch' if by_epoch else 'iteration'
     schedules = cfg.get('param_scheduler') or []
     for schedule in [schedules] if isinstance(schedules, Mapping) else schedules:
         if not isinstance(schedule, Mapping) or schedule.get('convert_to_iter_based'):
             continue
-        name, own_epochs = (
-            f'{schedule.get("type")} of param_scheduler',
-            schedule.get('by_epoch', True),
-        )
+        name = f'{schedule.get("type")} of param_scheduler'
+        own_epochs = schedule.get('by_epoch', True)
         times = [schedule.get('begin', 0), *schedule.get('milestones', ())]
         if own_epochs and not by_epoch:
             yield f'{name} goes by epochs, and the training by iterations: write by_epoch=False'

@@ -155,10 +155,11 @@ def _check_loader(key: str, loader: Mapping[str, Any]) -> None:
             _check(f'{key}.{name}', value, *_RULES[name])
     plain = {k: v for k, v in loader.items() if k not in {*_RULES, *_OWN}}
     check_arguments(DataLoader, plain, key, _RULES)
-    if loader.get('batch_sampler'):  # which gets the batch size
-        plain = {'batch_sampler': [[0]], **{k: v for k, v in plain.items() if k != 'batch_size'}}
     try:
         DataLoader(range(9), **plain)  # type: ignore[arg-type]
+        if loader.get('batch_sampler'):  # which gets the batch size
+            plain = {k: v for k, v in plain.items() if k != 'batch_size'}
+            DataLoader(range(9), batch_sampler=[[0]], **plain)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise UserError(f'{key}: {error}') from error
 
@@ -252,8 +253,9 @@ def build_optimization(cfg: Config, model: nn.Module) -> tuple[Any, list[Any]]:
     except UserError as error:
         if isinstance(error.__cause__, NotImplementedError):  # they know backbones by name
             raise UserError(
-                f'{error} For learning rates that decay by layer, take constructor='
-                "'LayerDecayConstructor' with paramwise_cfg=dict(layer_decay_rate=0.7)"
+                f'optim_wrapper.constructor: {found.__name__} does not know this backbone. '
+                "For learning rates that decay by layer, take constructor='LayerDecayConstructor' "
+                'with paramwise_cfg=dict(layer_decay_rate=0.7)'
             ) from error
         raise
     for wrapper in optimizer.values() if isinstance(optimizer, OptimWrapperDict) else [optimizer]:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import Any, NamedTuple
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -28,22 +28,25 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..builders import find_type, leaf_datasets, quiet
-from ..checkpoint import read_dataset_meta
 from ..errors import UserError
 from ..images import check_image
 from .checks import downloads_itself, is_local
-from .coco import CocoFile, class_issues, coco_issues, loads, read_coco
+from .coco import coco_issues, read_coco
 from .issues import Issue, count_errors, shorten, summarise_issues
+from .needs import (
+    Data,
+    checkpoint_issues,
+    has_maps,
+    head_classes,
+    head_issues,
+    metric_issues,
+    pipeline_issues,
+)
 
 #: Files of fewer images per worker are sooner decoded than a worker is started.
 _IMAGES_PER_WORKER = 64
 #: How many files a quick look opens of each data set.
 _LOOKED_AT = 16
-#: Whose steps of pipelines are known.
-_PACKAGES = ('mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
-_PACKS = dict(mmdet='PackDetInputs', mmseg='PackSegInputs', mmpretrain='PackInputs')
-#: Those of mmseg, which looks at their names after the first validation.
-_IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 #: Part of a label map's pixels from which on they are too many to be ignored.
 _MOSTLY = 0.8
 
@@ -81,24 +84,6 @@ def check_problem(
     return summarise_issues(issues, warning=True)
 
 
-class _Data(NamedTuple):
-    """A data set.
-
-    Attributes:
-        dataset: As it is built; a quick look leaves most without their samples.
-        classes: Their names, in the order of their numbers; none if they are not known.
-        images: The paths of its images, as far as they are known.
-        file: Its annotation file, if that is of COCO's format.
-        used: Which classes occur, as far as that is known without opening images.
-    """
-
-    dataset: Any
-    classes: list[str]
-    images: set[str]
-    file: CocoFile | None = None
-    used: set[str] | None = None
-
-
 def validate_datasets(
     cfg: Config,
     parts: Sequence[str],
@@ -129,7 +114,7 @@ def validate_datasets(
         UserError: If a process that loads was killed.
     """
     issues: dict[str, list[Issue]] = {}
-    known: dict[str, _Data] = {}
+    known: dict[str, Data] = {}
     used: dict[str, set[str] | None] = {}
     seen: dict[str, Mapping[str, Any]] = {}
     evaluated: list[tuple[str, str]] = []
@@ -148,11 +133,11 @@ def validate_datasets(
                 dataset = _build(config)
                 found += _list_issues(dataset, model if quick else None)
                 known[key] = data = _read(dataset, found, quick)
-                found += _head_issues(model, data)
+                found += head_issues(model, data)
                 if key == next(iter(seen)):
-                    found += _checkpoint_issues(checkpoint, dataset_meta, data)
+                    found += checkpoint_issues(checkpoint, dataset_meta, data)
                 used[key] = data.used
-                if not quick or _has_maps(dataset) or data.file:
+                if not quick or has_maps(dataset) or data.file:
                     samples = _Samples(data, model, not count_errors(found), quick)
                     occur = _look_at(samples, key, workers, quick, found)
                     used[key] = occur if data.used is None and not data.file else data.used
@@ -168,8 +153,8 @@ def validate_datasets(
         if key in known:
             found = issues[key]
             more = [
-                *_pipeline_issues(model, known[key], part, key),
-                *_metric_issues(cfg, model, known[key], part),
+                *pipeline_issues(model, known[key], part, key),
+                *metric_issues(cfg, model, known[key], part),
             ]
             found += [issue for issue in more if issue not in found]
     for part in parts:
@@ -216,7 +201,7 @@ def _build(config: Mapping[str, Any]) -> Any:
         return DATASETS.build(dict(config))
 
 
-def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
+def _read(dataset: Any, found: list[Issue], quick: bool) -> Data:
     """Read what names samples and classes."""
     file, used, images = None, None, set()
     palette, names = (dataset.metainfo.get(name) for name in ('palette', 'classes'))
@@ -241,13 +226,13 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> _Data:
             message = f'no file in its folders ends in {" ".join(sorted(dataset.extensions))}'
             found.append(Issue('data sets without an image to load', dataset.img_prefix, message))
     # Others load when they are built.
-    if hasattr(dataset, 'full_init') and (not quick or _has_maps(dataset)):
+    if hasattr(dataset, 'full_init') and (not quick or has_maps(dataset)):
         with redirect_stdout(io.StringIO()):  # pycocotools prints
             dataset.full_init()
         if not is_coco:
             infos = (_info_of(dataset, index) for index in range(len(dataset)))
             images = {str(info['img_path']) for info in infos if 'img_path' in info}
-    return _Data(dataset, classes, images, file, used)
+    return Data(dataset, classes, images, file, used)
 
 
 def _info_of(dataset: Any, index: int) -> dict[str, Any]:
@@ -269,11 +254,6 @@ def _is_of(dataset: Any, name: str, package: str, owner: str) -> bool:
     method: Any = getattr(type(dataset), name, None)
     module = getattr(method, '__module__', None) or ''
     return module.startswith(f'{package}.') and method.__qualname__ == f'{owner}.{name}'
-
-
-def _has_maps(dataset: Any) -> bool:
-    """Tell whether it is a segmenter's, whose samples are files in a folder."""
-    return 'seg_map_path' in (getattr(dataset, 'data_prefix', None) or {})
 
 
 def _class_folders(dataset: Any) -> list[str] | None:
@@ -312,11 +292,15 @@ def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str])
         yield Issue('folders in another order than metainfo.classes', place, message)
 
 
+def _out_of(labels: str, number: float) -> str:
+    return labels if math.isinf(number) else f'{labels}, of {number} classes'
+
+
 def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
     """Check a list of images and labels, as mmpretrain reads it; labels by the model's head."""
     if not _is_of(dataset, 'load_data_list', 'mmpretrain', 'CustomDataset'):
         return
-    path, number = dataset.ann_file, max(_heads(model).values(), default=math.inf)
+    path, number = dataset.ann_file, max(head_classes(model).values(), default=math.inf)
     lines = list_from_file(path) if path and dataset.with_label else []
     for i, line in enumerate(lines, 1):
         name, _, label = line.strip().rpartition(' ')
@@ -328,66 +312,7 @@ def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
             yield Issue('labels out of range', f'{path}: {name}', _out_of(label, number))
 
 
-def _out_of(labels: str, number: float) -> str:
-    return labels if math.isinf(number) else f'{labels}, of {number} classes'
-
-
-def _heads(model: nn.Module | None) -> dict[str, int]:
-    """Return the numbers of classes that the heads of a model, their losses and so on have."""
-    found: dict[str, int] = {}
-    if model is None or hasattr(model, 'language_model'):  # whose classes are words
-        return found
-    for name, module in model.named_modules():
-        # RPN has one class; those of semantic heads are not the data set's.
-        inside = {'backbone', 'neck', 'rpn_head', 'semantic_head'}.isdisjoint(name.split('.'))
-        number = getattr(module, 'num_classes', None)
-        if inside and isinstance(number, int) and not getattr(module, 'class_agnostic', False):
-            found[f'model.{name}.num_classes'] = number
-    return found
-
-
-def _head_issues(model: nn.Module | None, data: _Data) -> Iterator[Issue]:
-    classes = data.classes
-    for name, module in model.named_modules() if model else ():
-        weights = getattr(module, 'class_weight', None)
-        # A background may have one too; a mask or a sigmoid may have a single one.
-        if isinstance(weights, list | tuple) and len(weights) - len(classes) not in (0, 1):
-            if classes and len(weights) > 1 and 'rpn_head' not in name:
-                message = f'model.{name}.class_weight has {len(weights)}; metainfo.classes has '
-                message = f'{message}{len(classes)}: {shorten(classes)}'
-                yield Issue('losses that weigh another number of classes', '', message)
-        losses = getattr(module, 'loss_decode', None)
-        several = losses if isinstance(losses, nn.ModuleList) else [losses]
-        softmax = not any(getattr(loss, 'use_sigmoid', False) for loss in several)
-        if losses is not None and softmax and getattr(module, 'out_channels', None) == 1:
-            message = f'the loss of model.{name} is always 0; take two classes, background and '
-            message = f'{message}yours, or num_classes=2, out_channels=1 and use_sigmoid=True'
-            yield Issue('heads with a softmax of one class', '', message)
-    wrong = {name: n for name, n in _heads(model).items() if classes and n != len(classes)}
-    if wrong:
-        message = ', '.join(f'{name} is {number}' for name, number in wrong.items())
-        message = f'{message}; metainfo.classes has {len(classes)}: {shorten(classes)}'
-        yield Issue('heads for another number of classes', '', message)
-
-
-def _checkpoint_issues(
-    checkpoint: str | None, dataset_meta: Mapping[str, Any] | None, data: _Data
-) -> Iterator[Issue]:
-    """Compare the classes of a data set with those that a training has noted."""
-    if checkpoint is None or '://' in checkpoint or not data.classes:
-        return
-    names = (read_dataset_meta(checkpoint) if dataset_meta is None else dataset_meta).get('classes')
-    noted = list(map(str, names)) if isinstance(names, list | tuple) else []
-    if noted and noted != data.classes:
-        message = f'{shorten(noted)}; metainfo.classes is {shorten(data.classes)}'
-        if sorted(noted) != sorted(data.classes):
-            yield Issue('checkpoints of other classes', checkpoint, message, warning=True)
-        else:  # the head may still be trained anew
-            kind, training = 'checkpoints of classes in another order', not data.dataset.test_mode
-            yield Issue(kind, checkpoint, message, training)
-
-
-def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
+def _compare(known: Mapping[str, Data]) -> dict[str, list[Issue]]:
     """Find contradictions between data sets."""
     issues: dict[str, list[Issue]] = {key: [] for key in known}
     named = [(key, data) for key, data in known.items() if data.classes]
@@ -405,73 +330,6 @@ def _compare(known: Mapping[str, _Data]) -> dict[str, list[Issue]]:
     return issues
 
 
-def _pipeline_issues(model: nn.Module | None, data: _Data, part: str, key: str) -> Iterator[Issue]:
-    """Find what a pipeline of OpenMMLab's own steps lacks for the part in which it is used."""
-    dataset = data.dataset
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    if any(type(s).__module__.partition('.')[0] not in _PACKAGES for s in steps):
-        return
-    detector = data.file and part == 'train'
-    needs = dict(
-        with_bbox=detector and (hasattr(model, 'bbox_head') or hasattr(model, 'roi_head')),
-        with_mask=detector and getattr(getattr(model, 'roi_head', None), 'with_mask', False),
-        with_seg=_has_maps(dataset) and part != 'test' and hasattr(model, 'decode_head'),
-    )
-    if missing := [
-        f'{name}=True' for name, need in needs.items() if need and not loads(dataset, name)
-    ]:
-        message = f"write dict(type='LoadAnnotations', {', '.join(missing)})"
-        yield Issue('pipelines that load too little', '', message)
-    packed = [step.meta_keys for step in steps if hasattr(step, 'meta_keys')]
-    kind = 'pipelines that pack too little'
-    # Test-time augmentation and its like hold steps of their own, wrappers' pipelines come later.
-    last = not any({'transforms', 'subroutines'} & vars(step).keys() for step in steps)
-    if last and not packed and steps and '.dataset.dataset' not in key:
-        pack = _PACKS.get(type(dataset).__module__.partition('.')[0], 'Pack...')
-        message = f"the last step is {type(steps[-1]).__name__}; add dict(type='{pack}')"
-        yield Issue(kind, '', message)
-    elif packed and data.file and part != 'train' and 'img_id' not in packed[-1]:
-        yield Issue(kind, '', "add 'img_id' to the meta_keys, by which results find their image")
-    size = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
-    crops = [tuple(step.crop_size) for step in steps if hasattr(step, 'crop_size')]
-    if part == 'train' and size and crops and crops[-1] != tuple(size):
-        message = f'{crops[-1]}, while data_preprocessor.size is {tuple(size)}: write the same'
-        yield Issue('crops of another size than they are padded to', '', message, True)
-
-
-def _metric_issues(cfg: Config, model: nn.Module | None, data: _Data, part: str) -> Iterator[Issue]:
-    """Compare metrics with the model, and the file that one reads with the data set's."""
-    file, key, evaluators = data.file, f'{part}_evaluator', cfg.get(f'{part}_evaluator')
-    metrics = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
-    metrics = [m for m in metrics if isinstance(m, Mapping)]
-    if file and metrics and not file.annotations and not all(m.get('format_only') for m in metrics):
-        message = f'write format_only=True to {key}, or take a file with annotations'
-        yield Issue('annotation files with nothing to evaluate', file.path, message)
-    names = (
-        [f'{name} {type(m).__name__}'.lower() for name, m in model.named_modules()] if model else []
-    )
-    for metric in metrics:
-        if file and 'segm' in (metric.get('metric') or ()) and hasattr(model, 'bbox_head'):
-            if not any('mask' in name or 'ins' in name for name in names):
-                message = "'segm' needs masks, which the model does not predict: write 'bbox'"
-                yield Issue('metrics of what is not predicted', f'{key}.metric', message)
-        if odd := [m for m in metric.get('iou_metrics') or () if m not in _IOU_METRICS]:
-            message = f'{shorten(odd)}; choose from {", ".join(_IOU_METRICS)}'
-            yield Issue('metrics that do not exist', f'{key}.iou_metrics', message)
-        if data.classes and (most := max(np.ravel(metric.get('topk') or 1))) > len(data.classes):
-            message = f'{most} of {len(data.classes)} classes: write topk=(1,)'
-            yield Issue('metrics of what is not predicted', f'{key}.topk', message)
-        path = metric.get('ann_file')
-        if not file or not isinstance(path, str) or not os.path.isfile(path):
-            continue
-        if os.path.realpath(path) != os.path.realpath(file.path):
-            other = read_coco(path)
-            yield from class_issues(data.dataset, other)
-            if missing := file.images.keys() - other.images.keys():
-                message = f'{len(missing)} of {len(file.images)} in {file.path} are not in {path}'
-                yield Issue('images that are not evaluated', f'{key}.ann_file', message)
-
-
 class _Samples(Dataset):
     """What is wrong with each sample of a data set, and its labels: how many, or how many pixels.
 
@@ -483,10 +341,10 @@ class _Samples(Dataset):
     """
 
     def __init__(
-        self, data: _Data, model: nn.Module | None, load_masks: bool, quick: bool = False
+        self, data: Data, model: nn.Module | None, load_masks: bool, quick: bool = False
     ) -> None:
         self.dataset, self.classes = data.dataset, data.classes
-        self.num_classes = len(data.classes) or max(_heads(model).values(), default=math.inf)
+        self.num_classes = len(data.classes) or max(head_classes(model).values(), default=math.inf)
         head = getattr(model, 'decode_head', None)
         head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade's
         self.ignore_index = getattr(head, 'ignore_index', 255)
@@ -527,17 +385,13 @@ class _Samples(Dataset):
             try:
                 if path != checked:
                     check_image(path)
-                checked, loaded = path, step(info)
+                checked, info = path, step(info) or info  # nothing, of what ignore_empty drops
             except FileNotFoundError:
                 return [*found, Issue(f'missing {what}', path)], labels
             except Exception as error:  # decoders raise errors of their own
                 reason = ' '.join(f'{type(error).__name__}: {error}'.split())
                 found.append(Issue(f'{what} that cannot be loaded', path, reason))
                 return found, labels
-            if loaded is None:  # replaced by another in training, while a test ends
-                kind, tolerated = f'{what} that cannot be loaded', not self.dataset.test_mode
-                return [*found, Issue(kind, path, 'left out by ignore_empty', tolerated)], labels
-            info = loaded
         return [*found, *self._sizes(info), *self._map_values(info, labels)], labels
 
     def _sizes(self, info: Mapping[str, Any]) -> Iterator[Issue]:

@@ -69,11 +69,8 @@ def _by_category(found: Iterable[Issue], warning: bool) -> Iterator[tuple[str, l
 
 
 def _summary(category: str, lines: Sequence[str]) -> str:
-    return (
-        f'{category}: {lines[0]}'
-        if len(lines) == 1
-        else f'{len(lines)} {category}, e.g. {lines[0]}'
-    )
+    several = f'{len(lines)} {category}, e.g. {lines[0]}'
+    return several if lines[1:] else f'{category}: {lines[0]}'
 
 
 def shorten(names: Iterable[object]) -> str:

@@ -248,17 +248,6 @@ def test_more_classes_than_the_head_has_are_named(tmp_path: Path) -> None:
     assert_found(issues, 'heads for another number', 'model.head.num_classes is 1')
 
 
-@pytest.mark.parametrize('test_mode', [False, True])
-def test_an_image_that_ignore_empty_drops_is_a_warning_in_training(
-    test_mode: bool, tmp_path: Path
-) -> None:
-    write_coco(tmp_path)
-    (tmp_path / 'train2017/000000000001.jpg').unlink()
-    pipeline = [dict(LOAD, ignore_empty=True), dict(type='PackDetInputs')]
-    issues = issues_of(coco(tmp_path, pipeline=pipeline, test_mode=test_mode))
-    assert_found(issues, 'images that cannot', '1.jpg: left out by ign', warning=not test_mode)
-
-
 def test_a_class_without_a_sample_is_a_warning(tmp_path: Path) -> None:
     make_class_folders(tmp_path)
     for image in (tmp_path / 'train/n01443537').iterdir():

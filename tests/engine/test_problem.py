@@ -446,6 +446,10 @@ def test_metrics_are_of_what_is_predicted(tmp_path: Path) -> None:
 
 def test_losses_weigh_the_classes_there_are(tmp_path: Path) -> None:
     train, _ = both(tmp_path)
+    loss = nn.Module()
+    loss.class_weight = [1.0] * 3
+    with pytest.raises(UserError, match='model.loss_module.class_weight has 3; metainfo.classes'):
+        check(coco(train), model=nn.ModuleDict(dict(loss_module=loss)))
     head = nn.Module()
     for weights, fits in (([1.0] * 2, True), ([1.0] * 3, True), ([1.0] * 4, False), (None, True)):
         head.class_weight = weights
@@ -454,6 +458,15 @@ def test_losses_weigh_the_classes_there_are(tmp_path: Path) -> None:
             continue
         with pytest.raises(UserError, match='model.head.class_weight has 4; metainfo.classes has'):
             check(coco(train), model=nn.ModuleDict(dict(head=head)))
+
+
+def test_windows_have_a_size(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.test_cfg = dict(mode='slide', crop_size=(8, 8))
+    with pytest.raises(UserError, match='windows of no size: model.test_cfg: .* needs stride$'):
+        check(label_maps(tmp_path, 1), model=model)
+    model.test_cfg['stride'] = (4, 4)
+    assert check(label_maps(tmp_path, 1), model=model) == []
 
 
 def test_crops_have_the_size_that_they_are_padded_to(tmp_path: Path) -> None:
