@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -259,9 +260,8 @@ def _box_issues(
     if not found:
         return
     number = len(found)
-    x, y, w, h = np.array([entry.bbox for entry, _ in found], float).T
-    areas = np.array([entry.area for entry, _ in found])
-    width, height = np.array([(image.width, image.height) for _, image in found]).T
+    numbers = chain.from_iterable((*e.bbox, e.area, i.width, i.height) for e, i in found)
+    x, y, w, h, areas, width, height = np.fromiter(numbers, float).reshape(-1, 7).T
     outside = np.minimum(x + w, width) <= np.maximum(x, 0)
     outside |= np.minimum(y + h, height) <= np.maximum(y, 0)
     # COCO's own boxes stick out by less, by rounding.

@@ -130,14 +130,12 @@ def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:
     wanted = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     names = {wanted} if isinstance(wanted, str) else {*(wanted or ())}
     metrics = cfg.get('val_evaluator')
-    # Loops and evaluators of other types may name scores as they like.
-    own_loop = 'val' in parts and cfg.val_cfg.get('type', 'ValLoop') != 'ValLoop'
-    if not names - {'auto'} or 'val' not in parts or own_loop:
+    if not names - {'auto'} or 'val' not in parts:
         return
-    if isinstance(metrics, Mapping) and 'metrics' in metrics:
-        if metrics.get('type', 'Evaluator') != 'Evaluator':
-            return
-        metrics = metrics['metrics']
+    # Loops and evaluators of other types may name scores as they like.
+    wrapped = isinstance(metrics, Mapping) and 'metrics' in metrics
+    if wrapped or cfg.val_cfg.get('type', 'ValLoop') != 'ValLoop':
+        return
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
     built = [_build_metric(m, key) if isinstance(m, Mapping) else None for m in metrics]
     prefixes = [getattr(metric, 'prefix', None) for metric in built]

@@ -1,6 +1,6 @@
 """Find what is wrong in the data sets of a config, or does not fit its model.
 
-A quick look, before every run, reads annotation files, names and a few label maps. A whole check
+A quick look, before every run, reads annotation files, names and a few images. A whole check
 loads all samples of any data set as its pipeline does.
 """
 
@@ -102,7 +102,7 @@ def validate_datasets(
             as another part is left out.
         workers: Processes that load; 0 loads in this one.
         model: The config's model, which may be without memory.
-        quick: Look at annotation files, names and a few label maps only, and leave out warnings of
+        quick: Look at annotation files, names and a few images only, and leave out warnings of
             single entries.
         checkpoint: A file whose classes, if it names them, are compared with the data sets'.
         dataset_meta: What the checkpoint says of its data; None reads it.
@@ -145,8 +145,9 @@ def validate_datasets(
                 raise
             except Exception as error:  # whatever the broken file leads the data set's class to
                 path = os.path.join(config.get('data_root') or '', config.get('ann_file') or '')
-                reason = 'see above' if count_errors(found) else f'{type(error).__name__}: {error}'
-                found.append(Issue('data sets that cannot be loaded', path, reason))
+                reason = f'{type(error).__name__}: {error}'
+                if not count_errors(found):  # which are its causes
+                    found.append(Issue('data sets that cannot be loaded', path, reason))
     for key, found in _compare(known).items():
         issues[key] += found
     for part, key in evaluated:
@@ -333,11 +334,8 @@ def _compare(known: Mapping[str, Data]) -> dict[str, list[Issue]]:
 class _Samples(Dataset):
     """What is wrong with each sample of a data set, and its labels: how many, or how many pixels.
 
-    Args:
-        data: The data set, initialised.
-        model: Its head may ignore another label than 255.
-        load_masks: Whether pycocotools may get the masks.
-        quick: Look at images of COCO without their annotations, which take long to index.
+    Of COCO a quick look takes the images alone: annotations take long to index. Masks are loaded
+    only after they were checked, because pycocotools may crash.
     """
 
     def __init__(
@@ -438,14 +436,7 @@ class _Samples(Dataset):
 def _look_at(
     samples: _Samples, key: str, workers: int, quick: bool, found: list[Issue]
 ) -> set[str] | None:
-    """Go through all samples, or a few, and say every few seconds how far.
-
-    Args:
-        samples: Of one data set.
-        key: Of the data set.
-        workers: Processes that load.
-        quick: Look at a few.
-        found: Gets what is wrong.
+    """Go through all samples, or a few, and say every few seconds how far; ``found`` gets issues.
 
     Returns:
         The names of the classes that occur; None if that is not known, or was told.
