@@ -15,9 +15,14 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from mmcontnet.engine import check_problem
-from mmcontnet.engine.coco import read_coco
+from mmcontnet.builders import build_model, leaf_datasets
+from mmcontnet.engine import check_problem, import_datasets, load_config
+from mmcontnet.engine.coco import CocoFile, read_coco
+from mmcontnet.engine.datasets import _build
+from mmcontnet.engine.needs import Data, head_issues, metric_issues, pipeline_issues
 from mmcontnet.errors import UserError
+
+from ..integration.cli import ROOT
 
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='mmdet.PackDetInputs')
 PACK_MAPS, PACK_CLASSES = dict(type='mmseg.PackSegInputs'), dict(type='mmpretrain.PackInputs')
@@ -432,6 +437,32 @@ def test_pipelines_load_and_pack_what_is_needed(tmp_path: Path) -> None:
     no_map = label_maps(tmp_path, 1, pipeline=[LOAD, PACK_MAPS])
     with pytest.raises(UserError, match='load too little: .*with_seg=True'):
         check(no_map, model=nn.ModuleDict(dict(decode_head=Head(2))))
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'mask_rcnn_cont_m_fpn_1x_coco.py',
+        'pspnet_cmt_s_80k_cityscapes.py',
+        'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py',
+        'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
+        'mmpretrain::resnet/resnet18_8xb16_cifar10.py',
+    ],
+)
+def test_stock_configs_lack_nothing(path: str) -> None:
+    path = path if '::' in path else str(ROOT / 'configs' / path)
+    cfg = load_config(path, {'model.backbone.init_cfg': None})
+    import_datasets(cfg)
+    model = build_model(cfg, meta=True)
+    file = CocoFile('a.json', {0: None}, {}, {0: None}, []) if 'coco' in path else None
+    for part in ('train', 'val', 'test'):
+        key = f'{part}_dataloader.dataset'
+        for inner, config in leaf_datasets(key, cfg[f'{part}_dataloader'].dataset):
+            dataset = _build(config)
+            data = Data(dataset, list(dataset.metainfo['classes']), set(), file)
+            assert list(head_issues(model, data)) == []
+            assert list(pipeline_issues(model, data, part, inner)) == []
+            assert list(metric_issues(cfg, model, data, part)) == []
 
 
 def test_metrics_are_of_what_is_predicted(tmp_path: Path) -> None:
