@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import init_dist
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.optim import (
     DefaultOptimWrapperConstructor,
@@ -35,6 +37,7 @@ from mmengine.registry import (
     Registry,
 )
 from mmengine.runner import Priority, Runner, get_priority
+from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -96,8 +99,9 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
             if part == 'train' and not loop.get('by_epoch', True):
                 defaults['train'] = 'IterBasedTrainLoop'
             added = ('runner', 'dataloader', 'evaluator', 'by_epoch')
-            _check(names[1], {'type': defaults[part], **loop}, LOOPS, added)
-            if loop.get('type', defaults[part]) == defaults[part]:
+            loop = {'type': defaults[part], **loop}
+            _check(names[1], loop, LOOPS, added)
+            if find_type(LOOPS, loop, names[1]).__module__.startswith('mmengine.'):
                 _check_lengths(names[1], loop)
             if part != 'train' and 'metrics' in evaluator:
                 _check(names[2], {'type': 'Evaluator', **evaluator}, EVALUATOR)
@@ -111,7 +115,7 @@ def check_components(cfg: Config, parts: Sequence[str]) -> None:
     _check('log_processor', processor, LOG_PROCESSORS)
     _check('model_wrapper_cfg', cfg.get('model_wrapper_cfg'), MODEL_WRAPPERS, None)
     find_type(RUNNERS, {'type': cfg.get('runner_type', 'Runner')}, 'runner_type')
-    check_arguments(Runner.set_randomness, cfg.get('randomness') or {}, 'randomness', None)
+    _check_environment(cfg)
     _check_save_best(cfg, parts)
 
 
@@ -122,6 +126,22 @@ def _check_lengths(key: str, loop: Mapping[str, Any]) -> None:
         # mmengine takes whole floats too.
         if not isinstance(number, int | float) or number < 1 or number % 1 != 0:
             raise UserError(f'{key}.{name} must be a positive int, got {number!r:.100}')
+
+
+def _check_environment(cfg: Config) -> None:
+    """Check seeds, processes and the level of the log."""
+    randomness, environment = cfg.get('randomness') or {}, cfg.get('env_cfg') or {}
+    check_arguments(Runner.set_randomness, randomness, 'randomness', None)
+    if not isinstance(seed := randomness.get('seed'), int | None):
+        raise UserError(f'randomness.seed must be int or None, got {seed!r:.100}')
+    for name, function in (('mp_cfg', set_multi_processing), ('dist_cfg', init_dist)):
+        arguments = environment.get(name, {})
+        if not isinstance(arguments, Mapping):
+            raise UserError(f'env_cfg.{name} must be dict, got {arguments!r:.100}')
+        check_arguments(function, arguments, f'env_cfg.{name}', None)
+    level = cfg.get('log_level') or 'INFO'
+    if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
+        raise UserError(f'log_level must be DEBUG, INFO, WARNING or ERROR, got {level!r:.100}')
 
 
 def _check_save_best(cfg: Config, parts: Sequence[str]) -> None:

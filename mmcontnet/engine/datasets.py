@@ -208,7 +208,9 @@ def _read(dataset: Any, found: list[Issue], quick: bool) -> Data:
     palette, names = (dataset.metainfo.get(name) for name in ('palette', 'classes'))
     if isinstance(palette, list | tuple) and len(palette) < len(names or ()):
         message = f'{len(palette)} for {len(names)} classes'
-        found.append(Issue('palettes of too few colours', 'metainfo.palette', message))
+        # Nobody need care for the colours of a package's class until pictures are drawn.
+        inherited = palette == getattr(type(dataset), 'METAINFO', {}).get('palette')
+        found.append(Issue('palettes of too few colours', 'metainfo.palette', message, inherited))
     if is_coco := _is_coco(dataset):
         file = read_coco(dataset.ann_file, dataset.backend_args)
         for issue in coco_issues(dataset, file, quick):

@@ -252,6 +252,9 @@ MISTAKES = {
     'default_hooks.timer.priority': ('HIGHST', 'must be one of HIGHEST, VERY_HIGH, HIGH, '),
     'custom_hooks': ([dict(type='EMAHook', momentm=0.1)], '.0: ExponentialMovingAverage has no'),
     'randomness.sed': (1, 'set_randomness has no argument sed; it takes seed, diff_rank_seed'),
+    'randomness.seed': ('x', "must be int or None, got 'x'"),
+    'env_cfg.mp_cfg': (5, 'must be dict, got 5'),
+    'env_cfg.mp_cfg.start': ('fork', 'set_multi_processing has no argument start; it takes mp_s'),
     'optim_wrapper.clip_grad': (
         {'max_nrm': 5},
         'clip_grad_norm_ has no argument max_nrm; it takes',
@@ -263,6 +266,11 @@ MISTAKES = {
     'optim_wrapper.paramwise_cfg ': (5, 'must be dict, got 5'),
     'train_cfg.val_interval': (-1, 'must be a positive int, got -1'),
     'train_cfg.max_epochs ': (1.5, 'must be a positive int, got 1.5'),
+    'train_cfg': (
+        dict(type='IterBasedTrainLoop', max_iters=9, val_interval=-1, _delete_=True),
+        '.val_interval must be a positive int, got -1',
+    ),
+    'log_level': ('INFOO', "must be DEBUG, INFO, WARNING or ERROR, got 'INFOO'"),
     'log_processor.size': (5, 'LogProcessor has no argument size; it takes window_size, by_epoch'),
     'train_cfg.max_epochs': ('abc', "max_epochs of EpochBasedTrainLoop must be int, got 'abc'"),
     'train_cfg.epochs': (5, 'EpochBasedTrainLoop has no argument epochs; it takes max_epochs'),

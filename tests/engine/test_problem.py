@@ -179,6 +179,15 @@ def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_pa
         check(coco(train, metainfo=metainfo))
 
 
+def test_more_classes_than_a_package_has_colours_can_be_trained(tmp_path: Path) -> None:
+    def add_classes(content: dict) -> None:
+        content['categories'] += [dict(id=i, name=f'kind{i}') for i in range(2, 100)]
+
+    train, _ = both(tmp_path, add_classes)
+    names = ('cat', 'dog', *(f'kind{i}' for i in range(2, 100)))
+    assert any('metainfo.palette: 80 for 100 classes' in w for w in check(coco(train, names)))
+
+
 def test_heads_have_the_classes_of_the_data_set(tmp_path: Path) -> None:
     train, _ = both(tmp_path)
     heads = nn.ModuleDict(dict(bbox_head=nn.ModuleList([Head(80), Head(2)]), mask_head=Head(3)))
