@@ -1,11 +1,11 @@
 """Train networks with several seeds, and compare their scores.
 
 Each config is trained once a seed by tools/train.py, in OUT/CONFIG/SEED. Options may follow it:
-CONFIG@KEY=VALUE@KEY=VALUE is a network of its own. What was trained before is not trained again,
-and what was stopped goes on where it was: the same command, with more networks or seeds too,
-completes a study. OUT/study.json and OUT/study.md have the last score of each run, their
-mean and standard deviation, and the difference of each two networks: its mean over the seeds, and
-the standard error of that mean.
+CONFIG@KEY=VALUE@KEY=VALUE is another network, with these options changed. Finished trainings are
+not repeated and interrupted ones are resumed, so the same command, also with more networks or
+seeds, completes a study. OUT/study.json and OUT/study.md have the last score of each run, their
+mean and standard deviation, and the difference between each pair of networks: its mean over the
+seeds, and the standard error of that mean.
 
     python tools/study.py configs/studies/*_fashion_mnist.py --out work_dirs/study --shape 64 64
 """
