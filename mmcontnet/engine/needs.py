@@ -50,8 +50,7 @@ def head_classes(model: nn.Module | None) -> dict[str, int]:
     if model is None or hasattr(model, 'language_model'):  # whose classes are words
         return found
     for name, module in model.named_modules():
-        # RPN has one class and STDC's auxiliary head edges; those of semantic heads are not the data
-        # set's.
+        # RPN has one class, STDC's own head edges; semantic heads' classes are not the data set's.
         inside = {'backbone', 'neck', 'rpn_head', 'semantic_head'}.isdisjoint(name.split('.'))
         inside &= not type(module).__name__.endswith(('RPNHead', 'STDCHead'))
         number = getattr(module, 'num_classes', None)

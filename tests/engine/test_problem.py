@@ -79,7 +79,12 @@ def both(folder: Path, change: Callable[[dict], object] | None = None) -> tuple[
 
 def test_data_sets_that_agree_have_no_issue(tmp_path: Path) -> None:
     train, val = both(tmp_path)
+
+    class GARPNHead(Head):  # of a network that finds objects of any class
+        pass
+
     heads = nn.ModuleDict(dict(bbox_head=Head(2), rpn_head=Head(1), backbone=Head(-1)))
+    heads.update(dict(auxiliary_head=GARPNHead(1)))
     assert check(coco(train), coco(val), heads, val_evaluator=dict(ann_file=str(val))) == []
 
 
