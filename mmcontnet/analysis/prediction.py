@@ -49,7 +49,12 @@ class Predictor:
         if loader := find_loader(cfg):  # the inferencers get pixels, and know no other loader
             loader.clear()
             loader.type = 'LoadImageFromFile'
-        with safe_loading(), TemporaryDirectory() as folder:
+        # What a checkpoint notes of its data may be anything.
+        with (
+            network_errors(f'checkpoint {checkpoint!r}'),
+            safe_loading(),
+            TemporaryDirectory() as folder,
+        ):
             if described is not None:
                 use_onnx(cfg, checkpoint)
                 device, checkpoint = 'cpu', f'{folder}/meta.pth'

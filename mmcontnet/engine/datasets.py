@@ -267,9 +267,13 @@ def _class_folders(dataset: Any) -> list[str] | None:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _has_image(dataset: Any, folder: str) -> bool:
-    files = (f for _, _, names in os.walk(os.path.join(dataset.img_prefix, folder)) for f in names)
-    return any(name.lower().endswith(tuple(dataset.extensions)) for name in files)
+def _has_image(dataset: Any, name: str) -> bool:
+    folder, suffixes = os.path.join(dataset.img_prefix, name), tuple(dataset.extensions)
+    with os.scandir(folder) as entries:  # nearly always the first, of thousands
+        if any(entry.name.lower().endswith(suffixes) for entry in entries):
+            return True
+    files = (file for _, _, files in os.walk(folder) for file in files)
+    return any(file.lower().endswith(suffixes) for file in files)
 
 
 def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:

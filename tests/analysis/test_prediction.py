@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 from mmcontnet.analysis.prediction import Predictor
 from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
+from mmcontnet.errors import UserError
 
 from ..inprocess import run_tool
 from ..integration.configs import (
@@ -68,6 +69,14 @@ def test_a_detector_tells_boxes_within_the_image_and_masks_if_it_has_any(
         assert ('mask' in instance) is (write is mask_rcnn)
         if 'mask' in instance:
             assert rle.decode(instance['mask']).shape == (90, 120)
+
+
+def test_a_note_of_the_data_that_is_none_is_said(tmp_path: Path) -> None:
+    config = write_detector(tmp_path)
+    checkpoint = save_checkpoint(config)
+    torch.save({**torch.load(checkpoint), 'meta': dict(dataset_meta=['a'])}, checkpoint)
+    with pytest.raises(UserError, match=r"^checkpoint '.*': .*(list|str|dict)"):
+        Predictor(load_config(str(config)), str(checkpoint), 'cpu', 0.0)
 
 
 def test_low_scores_are_left_out(tmp_path: Path, image: Path) -> None:
