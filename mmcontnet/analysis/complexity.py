@@ -105,10 +105,11 @@ def complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
         UserError: If the model cannot be built or run on shapes alone.
     """
     model: Any = build_model(cfg, meta=True)
-    if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
-        stand_in_for_proposals(model, torch.empty(model.test_cfg.rpn.max_per_img, 4, device='meta'))
     image, samples = torch.empty(1, image_channels(model), *shape), describe_images(shape, 1)
     with network_errors(f'the model cannot be counted at {shape[0]} x {shape[1]}'):
+        if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+            boxes = torch.empty(model.test_cfg.rpn.max_per_img, 4, device='meta')
+            stand_in_for_proposals(model, boxes)
         return count(model, image, samples, mode='tensor')
 
 
@@ -156,7 +157,7 @@ def count(model: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Complex
     # The counter follows gradients through modules, and fails at views of parameters.
     model.to('meta').requires_grad_(False)
     model.eval()  # which in mmpretrain returns nothing
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # some are shared
     parts: defaultdict[str, Cost] = defaultdict(Cost)
     for name, parameter in model.named_parameters():
         parts[_part(name)] += Cost(parameter.numel())

@@ -6,7 +6,6 @@ backward.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +35,9 @@ def training_memory(
     """Estimate the bytes that a training step takes on a GPU.
 
     These are weights, gradients, one number of the optimizer for each weight (SGD's momentum; AdamW
-    has two), and all maps that forward keeps for backward, of backbone, neck and heads. What losses
-    and backward take for a while comes on top: what mmdet publishes for detectors with ResNets, two
-    images of 800 x 1333 on a GPU, is 0.7 to 1.1 GB more.
+    has two), and all maps that forward keeps for backward, of backbone, neck and heads, but for
+    auxiliary ones. What losses and backward take for a while comes on top: what mmdet publishes for
+    detectors with ResNets, two images of 800 x 1333 on a GPU, is 0.7 to 1.1 GB more.
 
     Args:
         cfg: Config of a detector, a segmenter or a classifier.
@@ -57,8 +56,6 @@ def training_memory(
         images = images.to(memory_format=torch.channels_last)
         samples = describe_images(shape, batch_size)
         outs: list[Any] = []  # what is kept for backward lives as long as they do
-        if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
-            stand_in_for_proposals(model, torch.empty(_regions(model), 4, device='cuda'), outs)
         kept: WeakSet[_Kept] = WeakSet()
         with (
             network_errors(f'the model cannot be tried at {shape[0]} x {shape[1]}'),
@@ -66,6 +63,8 @@ def training_memory(
             _FusedAttention(),
             saved_tensors_hooks(lambda tensor: _Kept(tensor, kept), lambda it: it.tensor),
         ):
+            if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+                stand_in_for_proposals(model, torch.empty(_regions(model), 4, device='cuda'), outs)
             arguments = images, samples
             outs.append(torch.func.functional_call(model, state, arguments, dict(mode='tensor')))
         weights = {id(tensor.untyped_storage()): tensor for tensor in state.values()}
@@ -89,24 +88,29 @@ class _FusedAttention(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        inputs = inspect.signature(_attention_inputs).bind(*args, **kwargs)
-        inputs.apply_defaults()
-        q, k, v, bias, scale = inputs.args
-        if torch.is_autocast_enabled('cuda'):
-            half = torch.get_autocast_dtype('cuda')
-            q, k, v, bias = (x if x is None else x.to(half) for x in (q, k, v, bias))
-        if bias is not None:
-            bias = bias.expand(*q.shape[:-1], k.shape[-2])
-        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-        return kernel(q, k, v, bias, True, scale=scale)[0]
+        fused = func is F.scaled_dot_product_attention
+        return (_attention if fused else func)(*args, **(kwargs or {}))
 
 
-def _attention_inputs(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, scale: float | None = None
-) -> None: ...
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Take what PyTorch's function takes; nothing is kept for dropout or a causal mask."""
+    if torch.is_autocast_enabled('cuda'):
+        half = torch.get_autocast_dtype('cuda')
+        query, key, value = (x.to(half) for x in (query, key, value))
+    if attn_mask is not None:
+        shape = (*query.shape[:-1], key.shape[-2])
+        attn_mask = attn_mask.to(query.dtype).expand(shape)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, attn_mask, True, scale=scale)[0]
 
 
 def _regions(model: Any) -> int:

@@ -109,6 +109,12 @@ def test_other_backbones_are_split_into_their_stages_too() -> None:
     assert list(complexity(vgg, (224, 224)).parts) == ['backbone']
 
 
+def test_convolutions_that_levels_share_are_counted_for_each() -> None:
+    total = complexity(load_config('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'), (640, 640)).total
+    assert total.parameters == pytest.approx(8.89e6, abs=5e3)  # as mmdet prints
+    assert total.multiply_adds == pytest.approx(14.8e9, abs=5e7)
+
+
 def test_second_stage_is_counted_for_all_proposals_and_the_mask_head_for_100() -> None:
     cfg = load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     parts = complexity(cfg, (128, 128)).parts
@@ -143,6 +149,9 @@ def test_models_that_cannot_be_counted_are_named() -> None:
         complexity(load_config(path, {'model.backbone.arch': 'xl'}), (64, 64))
     with pytest.raises(UserError, match='no model.backbone'):
         complexity(load_config(str(CONFIGS / '_base_/cont_sgd_200e_in1k.py')), (64, 64))
+    sparse = load_config('mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py')  # without an RPN
+    with pytest.raises(UserError, match='cannot be counted at 64 x 64: AttributeError: '):
+        complexity(sparse, (64, 64))
 
 
 @pytest.mark.parametrize('method', ['__init__', 'forward'])

@@ -46,7 +46,7 @@ class Attention(BaseModel):
 
     def forward(self, inputs: Tensor, data_samples: Any, mode: str) -> Tensor:
         q, k, v = self.qkv(inputs).flatten(2).mT[:, None].chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
 
 
 @pytest.mark.parametrize(
