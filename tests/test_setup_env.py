@@ -129,6 +129,17 @@ def test_a_wheel_of_the_index_is_taken_if_it_is_for_this_torch(
     assert steps(root) == REMADE  # it was kept
 
 
+def test_a_wheel_of_the_index_spares_the_compiler(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('CXX', 'none')
+    with pytest.raises(setup_env.SetupError, match='install g'):
+        steps(root)
+    assert Environment(root, setup_env.MODULES, upstream=False).installed[0] == ''  # no long work
+    monkeypatch.setattr(Environment, 'in_index', '2.10.0')
+    assert steps(root) == REMADE
+
+
 def test_an_environment_of_someone_else_is_left_alone(root: Path) -> None:
     (root / '.venv').mkdir()
     (root / '.venv' / 'precious').touch()

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmcontnet.analysis.complexity import complexity
 
+from .inprocess import run_tool
 from .integration.cli import ROOT, run
 from .integration.configs import write_classifier
 from .integration.data import make_class_folders
@@ -38,6 +39,14 @@ def test_options_make_a_network_of_their_own() -> None:
     assert network.name == 'cont_fashion_mnist@pos_encoding=1d@lr=0.1'
     cfg = network.load(['optim_wrapper.optimizer.lr=0.5'])  # for all: its own come later
     assert cfg.model.backbone.pos_encoding == '1d' and cfg.optim_wrapper.optimizer.lr == 0.1
+
+
+def test_networks_of_one_folder_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    networks = [f'{STUDIES[0]}@{part}.norm_eval=True' for part in ('model', 'model.backbone')]
+    said = run_tool(monkeypatch, 'study.py', *networks, '--out', tmp_path / 'study')
+    assert 'two networks are called' in str(said)
 
 
 @pytest.mark.slow

@@ -173,9 +173,18 @@ class Environment:
                 path.unlink()
         if (free := shutil.disk_usage(self.venv).free / 1e9) < NEEDED_GB:
             raise SetupError(f'{free:.1f} GB free in {self.root}, {NEEDED_GB} GB needed')
-        if not self.upstream and not any(WHEELS.glob('*/*.whl')):
-            check_compiler('cpu')  # before the long work
         self.run(base, '-m', 'venv', self.venv)
+        if not self.upstream and not any(WHEELS.glob('*/*.whl')):
+            self.check_mmcv()  # before the long work
+
+    def check_mmcv(self) -> None:
+        """Name what compiling mmcv would lack, unless the user's index has a wheel to try."""
+        try:
+            check_compiler('cpu')
+        except SetupError:
+            with tempfile.TemporaryDirectory() as folder:
+                if not self.fetch_mmcv(Path(folder, 'fetched')):
+                    raise
 
     def install_requirements(self) -> None:
         """Install all but mmcv; with uv, which takes a tenth of pip's time, if it can be had."""
