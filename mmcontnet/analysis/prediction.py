@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,6 +55,7 @@ class Predictor:
         with (
             network_errors(f'checkpoint {checkpoint!r}'),
             safe_loading(),
+            redirect_stdout(io.StringIO()),  # mmengine prints that it reads the file
             TemporaryDirectory() as folder,
         ):
             if described is not None:
