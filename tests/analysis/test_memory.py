@@ -123,7 +123,8 @@ def test_every_detector_and_segmenter_has_a_figure() -> None:
     ],
 )
 def test_the_results_file_holds_what_is_estimated(name: str) -> None:
-    cfg, shape = load_config(str(ROOT / 'configs' / name)), tuple(CONFIGS[name]['shape'])
+    cfg = load_config(str(ROOT / 'configs' / name))
+    shape = tuple(cfg.get('crop_size') or CONFIGS[name]['shape'])
     found = {
         key: round(training_memory(cfg, shape, 2, dtype) / 2**30, 1)
         for key, dtype in dict(fp32=torch.float32, bf16=BF16).items()
