@@ -74,11 +74,11 @@ def test_the_script_that_draws_attention_runs(tmp_path: Path) -> None:
     with torch.no_grad():  # all tokens attend to the first row of their patch, and to it alone
         encoder.position.row.zero_()
         encoder.position.column.zero_()
-        encoder.position.row[0, 0] = 1e5
+        encoder.position.row[0, 0] = 1e6
         encoder.qkv.weight.zero_()
         encoder.qkv.bias.zero_()
         width = encoder.qkv.in_features
-        encoder.qkv.weight[width : 2 * width, 0] = 1e-3
+        encoder.qkv.weight[width : 2 * width, 0] = 1e-4
         encoder.qkv.bias[:width] = 1
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     photo = np.full((200, 400, 3), 128, np.uint8)
