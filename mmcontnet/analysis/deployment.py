@@ -28,9 +28,10 @@ class WholeNetwork(nn.Module):
 
     - Classifiers return ``scores``, (B, classes).
     - Segmenters return ``labels``, (B, 1, H, W), and ``logits``, (B, classes, H, W).
-    - Detectors take one image and return ``boxes``, (N, 4) in pixels of the image, ``scores``,
-      (N,), and ``labels``, (N,), best first; those with masks also ``masks``, (N, h, w): how likely
-      each point of a grid over the box is the object's.
+    - Detectors take one image, and the height and width without its padding, (2,). They return
+      ``boxes``, (N, 4) in pixels of the image, ``scores``, (N,), and ``labels``, (N,), best first;
+      those with masks also ``masks``, (N, h, w): how likely each point of a grid over the box is
+      the object's.
 
     Args:
         model: Of mmpretrain, mmseg or mmdet.
@@ -63,15 +64,18 @@ class WholeNetwork(nn.Module):
                 elif hasattr(module, 'roi_layers'):
                     module.forward = partial(_pool, module)
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor, size: Tensor | None = None) -> Any:
         """Compute what the class says."""
         shape, preprocessor = image.shape[2:], self.model.data_preprocessor
         if self.names == OUTPUTS['mmseg']:
             return self.compute(_normalise(preprocessor, image), shape)
         data = dict(inputs=image, data_samples=None)
-        return self.compute(preprocessor(data, False)['inputs'], shape)
+        image = preprocessor(data, False)['inputs']
+        if size is None:
+            size = torch.tensor(shape)
+        return self.compute(image, size)
 
-    def _classify(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor]:
+    def _classify(self, image: Tensor, size: Tensor) -> tuple[Tensor]:
         if self.softmax:
             return (self.model(image, mode='tensor').softmax(1),)
         return (torch.stack([sample.pred_score for sample in self.model.predict(image)]),)
@@ -84,14 +88,13 @@ class WholeNetwork(nn.Module):
             return logits.argmax(1, keepdim=True), logits
         return (logits.sigmoid() > self.model.decode_head.threshold).long(), logits
 
-    def _detect(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+    def _detect(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         features = self.model.extract_feat(image)
         if not hasattr(self.model, 'roi_head'):
-            return _decode(self.model.bbox_head, self.model.bbox_head(features), shape)
-        proposals = _decode(self.model.rpn_head, self.model.rpn_head(features), shape, by='level')[
-            0
-        ]
-        return _look_into(self.model.roi_head, features, proposals, shape)
+            return _decode(self.model.bbox_head, self.model.bbox_head(features), size)
+        rpn_head = self.model.rpn_head
+        proposals, *_ = _decode(rpn_head, rpn_head(features), size, by='level')
+        return _look_into(self.model.roi_head, features, proposals, size)
 
 
 def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def _check_detector(model: Any) -> None:
 
 
 def _decode(
-    head: Any, maps: tuple[list[Tensor], ...], shape: tuple[int, int], by: str = 'label'
+    head: Any, maps: tuple[list[Tensor], ...], size: Tensor, by: str = 'label'
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn the maps of a dense head into boxes, as its ``predict_by_feat`` does.
 
@@ -213,7 +216,7 @@ def _decode(
     Args:
         head: A ``BaseDenseHead``.
         maps: Of each level classes, boxes and, of some heads, factors of the scores, for one image.
-        shape: Height and width of the image in pixels, to which boxes are clipped.
+        size: Height and width of the image in pixels, (2,), to which boxes are clipped.
         by: ``'label'`` or ``'level'``: what boxes must share to suppress one another.
 
     Returns:
@@ -236,7 +239,7 @@ def _decode(
         passed = best > cfg.get('score_thr', 0)
         for factor in factors:
             best = best * factor[0].flatten()[place].sigmoid()
-        boxes = head.bbox_coder.decode(places[place], deltas, max_shape=tuple(shape))
+        boxes = _clip(head.bbox_coder, head.bbox_coder.decode(places[place], deltas), size)
         if (least := cfg.get('min_bbox_size', -1)) >= 0:
             passed = passed & (boxes[:, 2:] - boxes[:, :2] > least).all(1)
         if by == 'level':
@@ -261,7 +264,7 @@ def _pool(extractor: Any, features: tuple[Tensor, ...], rois: Tensor) -> Tensor:
 
 
 def _look_into(
-    roi_head: Any, features: tuple[Tensor, ...], proposals: Tensor, shape: tuple[int, int]
+    roi_head: Any, features: tuple[Tensor, ...], proposals: Tensor, size: Tensor
 ) -> tuple[Tensor, ...]:
     """Turn proposals (N, 4) into boxes, scores, labels and masks, stage by stage in a cascade.
 
@@ -281,7 +284,7 @@ def _look_into(
         count = 1 if head.reg_class_agnostic else head.num_classes
         deltas = found['bbox_pred'].reshape(-1, head.bbox_coder.encode_size)
         boxes = proposals[:, None].expand(-1, count, -1).reshape(-1, 4)
-        boxes = head.bbox_coder.decode(boxes, deltas, max_shape=tuple(shape))
+        boxes = _clip(head.bbox_coder, head.bbox_coder.decode(boxes, deltas), size)
         boxes = boxes.reshape(-1, count, 4).expand(-1, head.num_classes, -1)
         proposals = boxes[torch.arange(boxes.shape[0]), best]  # of the next stage
     scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1]
@@ -296,6 +299,13 @@ def _look_into(
     masks = torch.stack([grid['mask_preds'].sigmoid() for grid in grids]).mean(0)
     channel = labels % masks.shape[1]  # 0 of a class-agnostic head
     return boxes, scores, labels, masks[torch.arange(labels.shape[0]), channel]
+
+
+def _clip(coder: Any, boxes: Tensor, size: Tensor) -> Tensor:
+    """Clip boxes as their coder does, which takes no tensor for the size."""
+    if not getattr(coder, 'clip_border', True):
+        return boxes
+    return boxes.clamp(min=0).minimum(size.flip(0).repeat(2).to(boxes.dtype))
 
 
 def _rois(boxes: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ def export_onnx(
             PyTorch by more than ``MAX_ERROR``.
     """
     check_packages('onnxruntime', 'onnxscript')
+    from onnxscript import ir
+
     model = revert_sync_batchnorm(build_model(cfg))
     meta: dict[str, Any] = {}
     if checkpoint is not None:
@@ -112,25 +114,28 @@ def export_onnx(
                 f'{type(model).__name__} takes no dynamic batch: mmdet and mmpretrain find boxes, '
                 'and scores that are no softmax, image by image; --raw takes one'
             )
+    inputs = dict(image=image)
+    if not raw and 'boxes' in network.names:
+        inputs['size'] = torch.tensor(shape)
     batch: Any = dict(image={0: torch.export.Dim('batch')}) if dynamic_batch else None
     network.eval()
     with network_errors('the network cannot be exported'), torch.no_grad():
-        result = network(image)
+        result = network(*inputs.values())
         expected = list(result) if isinstance(result, list | tuple) else [result]
         names = getattr(network, 'names', [f'output{i}' for i in range(len(expected))])
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             # First without ONNX: while it is at work, mmdet computes boxes by code that is lost.
-            exported = torch.export.export(network, (image,), dynamic_shapes=batch)
+            exported = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=batch)
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
-                input_names=['image'],
+                input_names=list(inputs),
                 output_names=names,
                 dynamic_shapes=batch,
             )
         assert program is not None  # what dynamo=True returns
-        actual = program(image)  # computed by onnxruntime
+        actual = program(*inputs.values())  # computed by onnxruntime
     if 'boxes' in names:
         actual, expected = _pair(actual, expected)
     max_error = max(
@@ -159,6 +164,10 @@ def export_onnx(
         dataset_meta={k: np.asarray(meta[k]).tolist() for k in ('classes', 'palette') if k in meta},
     )
     program.model.metadata_props[METADATA] = json.dumps(described)
+    graph = program.model.graph
+    for value in graph.inputs[1:]:  # an input with an initial value may be left out
+        value.const_value = ir.tensor(inputs[value.name].numpy(), name=value.name)
+        graph.initializers.add(value)
     with replacing(path) as partial:
         program.save(partial, external_data=False)
     return dict(**described, opset=program.model.opset_imports[''], max_error=max_error)

@@ -133,7 +133,9 @@ class OnnxModel(BaseModel):
             write(sample, image)
         return data['data_samples']
 
-    def _run(self, image: Tensor, *outputs: str, padded: bool = True) -> list[Tensor]:
+    def _run(
+        self, image: Tensor, *outputs: str, padded: bool = True, **inputs: np.ndarray
+    ) -> list[Tensor]:
         session, described = self._opened
         taken = described['input']
         _, channels, height, width = taken['shape']
@@ -153,7 +155,7 @@ class OnnxModel(BaseModel):
         pixels = np.empty((1, channels, height, width), taken['dtype'])
         pixels[:] = mean[:, None, None]
         pixels[0, :, :own_height, :own_width] = image.numpy()
-        found = session.run(list(outputs), {taken['name']: pixels})
+        found = session.run(list(outputs), {taken['name']: pixels, **inputs})
         return [torch.from_numpy(value) for value in found]
 
     def _classify(self, sample: Any, image: Tensor) -> None:
@@ -170,9 +172,8 @@ class OnnxModel(BaseModel):
         from mmdet.models.utils import samplelist_boxtype2tensor
 
         names = [output['name'] for output in self._opened[1]['outputs']]
-        boxes, scores, labels, *masks = self._run(image, *names)
-        height, width = sample.img_shape[:2]
-        boxes = boxes.clamp(boxes.new_zeros(4), boxes.new_tensor([width, height] * 2))
+        size = np.array(sample.img_shape[:2])
+        boxes, scores, labels, *masks = self._run(image, *names, size=size)
         found = InstanceData(scores=scores, labels=labels)
         if masks and len(boxes):
             roi_head = self._network.roi_head

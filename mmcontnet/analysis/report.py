@@ -71,7 +71,8 @@ def quiet_tool(name: str) -> Iterator[None]:
     """Run a tool: users' mistakes end it with one line, and packages say no more."""
     hush()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have letters that ASCII lacks
-        sys.stdout.reconfigure(errors='backslashreplace')
+        with suppress(OSError):  # of a file that has become a pipe
+            sys.stdout.reconfigure(errors='backslashreplace')
     with exit_on_user_error(name), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mm(cv|det|engine|pretrain|seg)')
         yield
