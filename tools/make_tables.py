@@ -1,6 +1,6 @@
 """Write every table and metafile that says what a network costs and what its paper reports.
 
-The numbers come from mmcontnet/analysis/results.yml, speeds and memory in the README's table from
+The numbers come from mmcontnet/analysis/results.yml, speeds in the README's table from
 docs/throughput.json (tools/plot_throughput.py) and docs/gpu.md. In README.md, docs/ and
 configs/README.md the text between `<!-- begin generated: NAME -->` and `<!-- end generated -->` is
 replaced; configs/metafiles/*.yml are written as a whole. With --check nothing is written, and there
@@ -163,11 +163,10 @@ def table(columns: Columns, entries: Iterable[Entry]) -> str:
     return '\n'.join([rows[0], f'|{rule}|', *rows[1:]])
 
 
-def gpu_figures() -> dict[str, tuple[str, str]]:
-    """Read speed and memory of a training step in bf16 from docs/gpu.md, by backbone."""
-    row = r'^\| (\S+) +bf16 +\|(?:[^|]*\|){4} *([\d.]+) *\| *([\d.]+ GiB) *\|$'
-    found = re.findall(row, (ROOT / 'docs/gpu.md').read_text(), re.MULTILINE)
-    return {name: (speed, memory) for name, speed, memory in found}
+def gpu_speeds() -> dict[str, str]:
+    """Read the speed of a training step in bf16 from docs/gpu.md, by backbone."""
+    row = r'^\| (\S+) +bf16 +\|(?:[^|]*\|){4} *([\d.]+) *\|[^|]*\|$'
+    return dict(re.findall(row, (ROOT / 'docs/gpu.md').read_text(), re.MULTILINE))
 
 
 def summary(families: dict[str, Entry], configs: list[Entry], references: list[Entry]) -> str:
@@ -177,7 +176,7 @@ def summary(families: dict[str, Entry], configs: list[Entry], references: list[E
         name, top1 = entry['backbone']['name'], entry['paper'].get('top-1', '0')
         if float(top1) > float(lines.setdefault(name, {'best': '0'})['best']):
             lines[name] = entry | {'name': name, 'best': top1}
-    gpu = gpu_figures()
+    gpu = gpu_speeds()
     measured = json.loads((ROOT / 'docs/throughput.json').read_text())['networks']
     cpu = {entry['name']: f'{entry["speed"]:#.2g}' for entry in measured}
 
@@ -197,8 +196,8 @@ def summary(families: dict[str, Entry], configs: list[Entry], references: list[E
         'image size': lambda line: line['shape'][0],
         'top-1': lambda line: line['best'],
         'CPU speed': lambda line: cpu.get(line['name'], '-'),
-        'GPU training speed': lambda line: gpu.get(line['name'], '--')[0],
-        'GPU training memory': lambda line: gpu.get(line['name'], '--')[1],
+        'GPU training speed': lambda line: gpu.get(line['name'], '-'),
+        'GPU training memory': lambda line: f'{line.get("backbone", line)["memory"]} GiB',
     }
     return table(columns, lines.values())
 

@@ -132,6 +132,21 @@ def test_the_results_file_holds_what_is_estimated(name: str) -> None:
     assert found == CONFIGS[name]['memory']
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['cont_m', 'cmt_ti', 'cotnet50', 'resnet50'])
+def test_the_readmes_table_holds_what_is_estimated(name: str) -> None:
+    results = read_results()
+    backbones = {k: b for f in results['families'].values() for k, b in f['backbones'].items()}
+    expected = backbones.get(name) or results['references'][f'{name}_8xb32_in1k']
+    cfg = load_config(name if name in backbones else f'{name}_8xb32_in1k')
+    cfg.model.head = cfg.model.neck = None
+    cfg.model.backbone.update(out_indices=(0, 1, 2, 3))
+    if cfg.model.backbone.type == 'ConTNet':
+        cfg.model.backbone.update(downsample='pool')
+    found = training_memory(cfg, (800, 1280), 2, BF16)
+    assert round(found / 2**30, 1) == expected['memory']
+
+
 def test_the_tool_tells_it_beside_the_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
