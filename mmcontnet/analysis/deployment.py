@@ -195,6 +195,8 @@ def _check_detector(model: Any) -> None:
             and not any(m.custom_activation for m in heads)
         )
         nms = [(f'test_cfg.{part}', model.test_cfg.get(part)) for part in ('rpn', 'rcnn')]
+    coders = [type(m.bbox_coder).__name__ for m in model.modules() if hasattr(m, 'bbox_coder')]
+    known &= 'LegacyDeltaXYWHBBoxCoder' not in coders  # which clips a pixel earlier than others
     if not known:
         raise UserError(
             f'{type(model).__name__} cannot be exported whole: its heads are none that '

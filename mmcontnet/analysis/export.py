@@ -115,7 +115,7 @@ def export_onnx(
                 'and scores that are no softmax, image by image; --raw takes one'
             )
     inputs = dict(image=image)
-    if not raw and 'boxes' in network.names:
+    if not raw and cfg.get('default_scope') == 'mmdet':
         inputs['size'] = torch.tensor(shape)
     batch: Any = dict(image={0: torch.export.Dim('batch')}) if dynamic_batch else None
     network.eval()
@@ -165,9 +165,9 @@ def export_onnx(
     )
     program.model.metadata_props[METADATA] = json.dumps(described)
     graph = program.model.graph
-    for value in graph.inputs[1:]:  # an input with an initial value may be left out
-        value.const_value = ir.tensor(inputs[value.name].numpy(), name=value.name)
-        graph.initializers.add(value)
+    if 'size' in inputs:  # an input with an initial value may be left out
+        graph.inputs[1].const_value = ir.tensor(inputs['size'].numpy(), name='size')
+        graph.initializers.add(graph.inputs[1])
     with replacing(path) as partial:
         program.save(partial, external_data=False)
     return dict(**described, opset=program.model.opset_imports[''], max_error=max_error)

@@ -248,6 +248,13 @@ def test_a_detector_with_other_heads_is_exported_raw_only(tmp_path: Path) -> Non
     cfg = load_config('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py')
     with pytest.raises(UserError, match='^YOLOX cannot be exported whole: .*; --raw '):
         export.export_onnx(cfg, None, (H, W), tmp_path / 'm.onnx')
+    cfg = load_config('mmdet::fast_rcnn/fast-rcnn_r50_fpn_1x_coco.py')
+    with pytest.raises(UserError, match='^FastRCNN cannot be exported whole: '):
+        export.export_onnx(cfg, None, (H, W), tmp_path / 'm.onnx')
+    cfg = narrow('retinanet', tmp_path)
+    cfg.model.bbox_head.bbox_coder = dict(type='LegacyDeltaXYWHBBoxCoder')
+    with pytest.raises(UserError, match='^RetinaNet cannot be exported whole: '):
+        export.export_onnx(cfg, None, (H, W), tmp_path / 'm.onnx')
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
