@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
 from mmcontnet.analysis import report
 from mmcontnet.analysis.export import export_onnx
@@ -30,7 +31,8 @@ def parse_args() -> argparse.Namespace:
     option('config', help=NETWORK_HELP)
     option('checkpoint', nargs='?', help='checkpoint file (default: random weights)')
     size: Any = dict(nargs=2, type=report.positive_int, metavar=('H', 'W'))
-    option('--shape', required=True, help='size of the image in pixels', **size)
+    shape = 'size of the image in pixels; given several times, each size is a file, OUT_HxW.onnx'
+    option('--shape', required=True, action='append', help=shape, **size)
     raw = 'write logits, or backbone and neck of a detector, for images that are normalised'
     option('--raw', action='store_true', help=raw)
     option('--uint8', action='store_true', help='take pixels as uint8 (default: float32)')
@@ -44,32 +46,42 @@ def main() -> None:
     """Export, check, and say what the file takes and gives."""
     args = parse_args()
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    files = {tuple(shape): args.out for shape in args.shape}
+    if len(files) > 1:
+        files = {(h, w): args.out.with_stem(f'{args.out.stem}_{h}x{w}') for h, w in files}
     with report.quiet_tool('export_onnx.py'):
         if args.raw and args.uint8:
             raise UserError('--uint8 is for whole networks: with --raw, images are normalised')
-        check_out(args.out, ('.onnx',))
-        check_out(args.out.with_suffix('.json'), ('.json',))
-        print(f'exporting {args.config} (a minute or so) ...', file=sys.stderr)
+        for out in files.values():
+            check_out(out, ('.onnx',))
+            check_out(out.with_suffix('.json'), ('.json',))
         cfg = load_config(args.config)
-        dtype = torch.uint8 if args.uint8 else torch.float32
-        result = export_onnx(
-            cfg,
-            args.checkpoint,
-            tuple(args.shape),
-            args.out,
-            raw=args.raw,
-            dtype=dtype,
-            dynamic_batch=args.dynamic_batch,
-        )
-        source = dict(config=args.config, checkpoint=args.checkpoint)
-        report.write_json(args.out.with_suffix('.json'), dict(**source, **result))
+        for shape, out in files.items():
+            export(cfg, shape, out, args)
+
+
+def export(cfg: Config, shape: tuple[int, int], out: Path, args: argparse.Namespace) -> None:
+    """Write one file, and say what it takes and gives."""
+    print(f'exporting {args.config} (a minute or so) ...', file=sys.stderr)
+    result = export_onnx(
+        cfg,
+        args.checkpoint,
+        shape,
+        out,
+        raw=args.raw,
+        dtype=torch.uint8 if args.uint8 else torch.float32,
+        dynamic_batch=args.dynamic_batch,
+    )
+    source = dict(config=args.config, checkpoint=args.checkpoint)
+    report.write_json(out.with_suffix('.json'), dict(**source, **result))
     tensors = [result['input'], *result['outputs']]
     rows = [[tensor['name'], ' x '.join(map(str, tensor['shape']))] for tensor in tensors]
     report.print_table(['tensor', 'shape'], rows)
     print(
-        f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, opset {result["opset"]}, '
+        f'{out}: {out.stat().st_size / 1e6:.1f} MB, opset {result["opset"]}, '
         f'largest difference to PyTorch {result["max_error"]:.1e}'
     )
+    print('The size is fixed: padding, windows and position encodings depend on it.')
 
 
 if __name__ == '__main__':

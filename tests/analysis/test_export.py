@@ -96,6 +96,19 @@ def test_the_command_line_exports_every_family_at_a_size_it_was_not_made_for(
     assert_computes(out, lambda _: [scores[:1]], images[:1])
 
 
+def test_the_command_line_writes_a_file_for_each_of_several_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ['--shape', 32, 32, '--shape', 40, 48, '--raw', '--out', tmp_path / 'm.onnx']
+    config = write_classifier(tmp_path)
+    assert run_tool(monkeypatch, 'export_onnx.py', config, *options) is None
+    for height, width in ((32, 32), (40, 48)):
+        described = json.loads((tmp_path / f'm_{height}x{width}.json').read_text())
+        assert described['input']['shape'] == [1, 3, height, width]
+        assert (tmp_path / f'm_{height}x{width}.onnx').stat().st_size > 1000
+    assert not (tmp_path / 'm.onnx').exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ['whole', 'slide'])
 def test_a_whole_segmenter_gives_labels_and_logits(mode: str, tmp_path: Path) -> None:
