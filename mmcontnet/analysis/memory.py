@@ -126,7 +126,7 @@ def _regions(model: Any) -> int:
 @contextmanager
 def fake_cuda() -> Iterator[None]:
     """Make all tensors fakes, for which layers take the steps that they take on CUDA."""
-    PLAIN_TENSORS.add(FakeTensor)
+    PLAIN_TENSORS.append(FakeTensor)
     try:
         with FakeTensorMode():
             yield

@@ -12,7 +12,7 @@ from ..ops import reference_forced
 _Module = TypeVar('_Module', nn.Linear, nn.Conv2d, nn.BatchNorm2d)
 _HOOKS = ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks')
 #: Types of weights with which calls do nothing more.
-PLAIN_TENSORS = {Tensor, nn.Parameter, type(None)}
+PLAIN_TENSORS = [Tensor, nn.Parameter, type(None)]
 
 
 def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
@@ -32,7 +32,8 @@ def can_inline(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
         # PyTorch has no public way to ask for hooks.
         and not any(getattr(module, f'_{name}') for name in _HOOKS)
         and not any(getattr(all_modules, f'_global_{name}') for name in _HOOKS)
-        and {type(module.weight), type(module.bias)} <= PLAIN_TENSORS
+        and type(module.weight) in PLAIN_TENSORS
+        and type(module.bias) in PLAIN_TENSORS
         and not reference_forced()
     )
 
