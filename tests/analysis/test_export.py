@@ -214,7 +214,8 @@ def test_the_full_network_of_a_config_is_exported_whole(config: str, tmp_path: P
     result = export.export_onnx(cfg, str(checkpoint), (H, W), out)
     assert result['max_error'] < 1e-4
     found = open_onnx(str(out))[0].run(None, dict(image=pixels().numpy()))
-    assert len(found[0]) > 20 if detects else found[-1].max() > 0.01
+    # Some: of the tree crowns one class, and boxes that hardly overlap.
+    assert len(found[0]) > 5 if detects else found[-1].max() > 0.01
 
 
 @pytest.mark.slow
