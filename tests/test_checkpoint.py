@@ -49,6 +49,7 @@ from mmcontnet.errors import CheckpointError, WeightMismatchError
 from mmcontnet.weights import convert_checkpoint
 from tests import families
 from tests.checkpoint_fuzz import Call, array, dtype, tensor
+from tests.engine.runs import HUB
 from tests.inprocess import run_tool
 from tests.integration.cli import ROOT
 from tests.integration.configs import write_detector
@@ -489,9 +490,6 @@ def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_d
 
 
 # Files and weights that are no good, and what is said of them.
-
-
-HUB: dict[str, dict] = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
 
 
 def checkpoint(state: State) -> bytes:

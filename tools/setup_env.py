@@ -219,9 +219,9 @@ class Environment:
                 wheel = fetched
             else:
                 self.compile_mmcv(wheel, kept.name, device)
+                self.works(wheel)
             if not kept.exists():  # or another repository's set-up was faster
                 wheel.rename(kept)
-        self.works(kept)
 
     def works(self, folder: Path) -> bool:
         """Install the wheel of mmcv in a folder, and say if it does not work with this torch."""

@@ -17,6 +17,9 @@ from mmcontnet.engine import ResumePoint, runner_of
 
 _NUMBERS = itertools.count()
 
+#: The message hub that mmengine keeps in the checkpoint of a training that has just begun.
+HUB: dict[str, dict] = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
+
 
 @DATASETS.register_module()
 class Noise(BaseDataset):

@@ -14,10 +14,7 @@ from mmengine.config import Config
 from mmcontnet.engine import ResumePoint, find_resume_point, runner_of
 from mmcontnet.errors import UserError
 
-from .runs import Scripted, tiny_config, train
-
-#: What mmengine keeps in it, of a training that has just begun.
-HUB: dict[str, dict] = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
+from .runs import HUB, Scripted, tiny_config, train
 
 
 def write(folder: Path, *names: str, noted: str | None = None, **meta: Any) -> None:

@@ -12,6 +12,7 @@ from mmcontnet.builders import build_model
 from mmcontnet.engine import load_config
 from mmcontnet.errors import TRACEBACK_VARIABLE, UserError
 
+from ..engine.runs import HUB
 from ..inprocess import run_tool
 from .cli import ROOT, run
 from .configs import write_detector
@@ -167,8 +168,7 @@ def test_a_training_at_another_image_size_is_not_resumed(
     tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     config = ROOT / 'configs/retinanet_cmt_ti_fpn_1000i_tree_crowns.py'
-    hub: dict = dict.fromkeys(('log_scalars', 'runtime_info', 'resumed_keys'), {})
-    content = dict(meta=dict(epoch=0, iter=5, seed=7), message_hub=hub, optimizer={})
+    content = dict(meta=dict(epoch=0, iter=5, seed=7), message_hub=HUB, optimizer={})
     model = build_model(load_config(str(config)))
     torch.save({**content, 'state_dict': model.state_dict()}, tmp_path / 'iter_5.pth')
     size = ('--cfg-options', 'model.backbone.img_size=96')
