@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
@@ -98,18 +100,23 @@ class InvertedResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        x = apply_gelu(self.expand, x)
         # For a single pixel call BatchNorm, which raises.
         if self._can_inline(x) and x.numel() > x.shape[1]:
             center = F.pad(x.new_ones(1, 1, 1, 1, dtype=torch.float32), [1] * 4)
-            weight = self.depthwise.weight + center  # the shortcut
-            x = _norm_conv(x, self.expand_norm, weight, self.depthwise.bias, gelu=True)
+            depthwise = self.depthwise.weight + center, self.depthwise.bias  # with the shortcut
             conv, norm = self.project, self.project_norm
-            if torch.is_grad_enabled() or norm.training or not _is_plain_norm(norm):
+            if torch.is_grad_enabled():
+                x = _norm_conv(self.expand(x), self.expand_norm, *depthwise, gelu='input')
+                return norm(
+                    _norm_conv(x, self.depthwise_norm, conv.weight, conv.bias, gelu='input')
+                )
+            x = apply_gelu(self.expand, x)
+            x = _norm_conv(x, self.expand_norm, *depthwise, gelu='output')
+            if norm.training or not _is_plain_norm(norm):
                 return norm(_norm_conv(x, self.depthwise_norm, conv.weight, conv.bias))
-            # In inference the last norm, too, is part of the kernel.
+            # The last norm, too, is part of the kernel.
             return _norm_conv(x, self.depthwise_norm, *_fold(conv, norm))
-        x = self.expand_norm(x)
+        x = self.expand_norm(apply_gelu(self.expand, x))
         x = F.gelu(self.depthwise(x).add_(x))  # x is the shortcut
         return self.project_norm(self.project(self.depthwise_norm(x)))
 
@@ -153,7 +160,12 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _norm_conv(
-    x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
+    x: Tensor,
+    norm: nn.BatchNorm2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    gelu: Literal['input', 'output'] | None = None,
 ) -> Tensor:
     """Call :func:`mmcontnet.ops.norm_conv` with a norm's tensors, and count the batch.
 

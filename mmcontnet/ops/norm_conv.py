@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,14 @@ def norm_conv(
     training: bool,
     momentum: float,
     eps: float,
-    gelu: bool,
+    gelu: Literal['input', 'output'] | None = None,
     inplace: bool = False,
 ) -> Tensor:
-    """Compute conv2d(batch_norm(x)), and GELU of it if asked for, without keeping the normed map.
+    """Compute conv2d(batch_norm(x)), with GELU before or after it, keeping less for backward.
 
-    Plain autograd keeps two maps for backward, x and the normed one. This keeps x alone. It cannot
-    be differentiated twice, nor be compiled on a GPU, where compilers fuse the two steps anyway.
+    Plain autograd keeps two maps, x and the normed one, and a third for a GELU before them. This
+    keeps x alone; on a CPU, where GELU takes longer, gelu(x) too. It cannot be differentiated
+    twice, nor be compiled on a GPU, where compilers fuse the steps anyway.
 
     Parameters and statistics are fp32, or fp64 for an input in fp64. Under autocast, where x is in
     half precision, statistics and sums are still in fp32, and the convolution is in half precision.
@@ -48,24 +49,25 @@ def norm_conv(
         training: Whether to normalise by the batch's own statistics.
         momentum: Share of the batch in the running statistics.
         eps: Added to the variance.
-        gelu: Whether to apply GELU to the result.
+        gelu: Whether to apply GELU to x, or to the result.
         inplace: Whether x may be overwritten where no gradient is needed.
 
     Returns:
         (B, C', H, W).
     """
-    tensors = (x, norm_weight, norm_bias, running_mean, running_var, weight, bias)
+    tensors = (norm_weight, norm_bias, running_mean, running_var, weight, bias)
     settings = (training, momentum, eps)
     on_cpu = x.device.type == 'cpu'
-    if torch.is_grad_enabled():
-        out = (_Folded if on_cpu else _Recomputed).apply(*tensors, *settings)
-    elif on_cpu:
+    if torch.is_grad_enabled() and not on_cpu:
+        out = _Recomputed.apply(x, *tensors, *settings, gelu == 'input')
+        return F.gelu(out) if gelu == 'output' else out
+    x = F.gelu(x) if gelu == 'input' else x
+    if on_cpu and not torch.is_grad_enabled():
         # GELU may be part of the convolution where nothing is kept for its gradient.
-        conv = conv_gelu if gelu else F.conv2d
-        return _forward(*tensors, *settings, conv=conv, inplace=inplace)[0]
-    else:
-        out = _in_turn(*tensors, *settings)
-    return F.gelu(out) if gelu else out
+        conv = conv_gelu if gelu == 'output' else F.conv2d
+        return _forward(x, *tensors, *settings, conv=conv, inplace=inplace)[0]
+    out = (_Folded.apply if on_cpu else _in_turn)(x, *tensors, *settings)
+    return F.gelu(out) if gelu == 'output' else out
 
 
 def _forward(
@@ -154,14 +156,15 @@ def _in_turn(*inputs: Any) -> Tensor:
 
 
 class _Recomputed(torch.autograd.Function):
-    """Norms x again for backward: more passes over the maps, in fewer kernels to launch."""
+    """Computes all but the convolution again: more passes over maps, in fewer kernels to launch."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, norm_weight, norm_bias, mean, var, weight, _, ctx.training, _, ctx.eps = inputs
+        x, *others, ctx.gelu = inputs
+        norm_weight, norm_bias, mean, var, weight, _, ctx.training, _, ctx.eps = others
         statistics = () if ctx.training else (mean, var)
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, *statistics)
-        return _in_turn(*inputs)
+        return _in_turn(F.gelu(x) if ctx.gelu else x, *others)
 
     @staticmethod
     @once_differentiable
@@ -172,13 +175,13 @@ class _Recomputed(torch.autograd.Function):
             with torch.enable_grad():
                 inputs = [t.detach().requires_grad_() for t in (x, norm_weight, norm_bias)]
                 norm = (mean, var, *inputs[1:], ctx.training, 0.0, ctx.eps)
-                normed = F.batch_norm(inputs[0], *norm)
+                normed = F.batch_norm(F.gelu(inputs[0]) if ctx.gelu else inputs[0], *norm)
             options = _options(weight)
             grad_weight = conv2d_weight(normed, weight.shape, grad, **options).to(weight.dtype)
             grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype)
             grad = conv2d_input(x.shape, weight.to(x.dtype), grad, **options)
             grads = torch.autograd.grad(normed, inputs, grad)
-        return *grads, None, None, grad_weight, grad_bias, None, None, None
+        return *grads, None, None, grad_weight, grad_bias, *[None] * 4
 
 
 def _options(weight: Tensor) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmcontnet.analysis.memory import training_memory
 from mmcontnet.analysis.results import read_figures, read_results
 from mmcontnet.engine import load_config
+from mmcontnet.layers.cmt import InvertedResidualFFN
 from mmcontnet.layers.inline import PLAIN_TENSORS
 
 from ..inprocess import run_tool
@@ -49,6 +50,16 @@ class Attention(BaseModel):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
 
 
+@MODELS.register_module()
+class FeedForward(BaseModel):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ffn = InvertedResidualFFN(3, width)
+
+    def forward(self, inputs: Tensor, data_samples: Any, mode: str) -> Tensor:
+        return self.ffn(inputs)
+
+
 @pytest.mark.parametrize(
     ('model', 'dtype', 'expected'),
     [
@@ -79,6 +90,17 @@ def test_what_is_kept_is_what_arithmetic_says(
         sums = BATCH * -(-SIDE * SIDE // 32) * 32 * 4 + 16  # and the state of a random generator
     assert found == expected + sums
     assert not any('Fake' in kind.__name__ for kind in PLAIN_TENSORS)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, BF16])
+def test_cmt_keeps_two_wide_maps_of_its_feed_forward_network(dtype: torch.dtype) -> None:
+    narrow, wide = (
+        training_memory(
+            Config(dict(model=dict(type='FeedForward', width=n))), (SIDE, 8 * SIDE), BATCH, dtype
+        )
+        for n in (16, 48)
+    )
+    assert round((wide - narrow) / (32 * 8 * PIXELS * dtype.itemsize), 1) == 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """BatchNorm and convolution by one op, against the two written one after the other."""
 
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -17,19 +16,29 @@ KERNELS = [(7, 6, 1, 1), (6, 1, 3, 3)]
 # A border may be all that a map has, or both ends of a side the same.
 SIZES = [(12, 13), (1, 4), (3, 1), (2, 2)]
 
-without_gelu = partial(norm_conv, momentum=0.1, eps=1e-5, gelu=False)
-
 
 def recomputed(
-    *tensors: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+    *tensors: Tensor,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    gelu: bool = False,
 ) -> Tensor:
-    """What a GPU computes, on a CPU."""
-    op = import_module('mmcontnet.ops.norm_conv')._Recomputed
-    return op.apply(*tensors, training, momentum, eps)
+    function = import_module('mmcontnet.ops.norm_conv')._Recomputed
+    return function.apply(*tensors, training, momentum, eps, gelu)
 
+
+op = partial(norm_conv, momentum=0.1, eps=1e-5)
+#: What this device computes, and what a GPU computes, on a CPU.
+FORMS = {
+    'op': op,
+    'op, GELU': partial(op, gelu='input'),
+    'GPU': recomputed,
+    'GPU, GELU': partial(recomputed, gelu=True),
+}
 
 every_kernel = pytest.mark.parametrize('kernel', KERNELS, ids=['pointwise', 'depthwise'])
-every_form = pytest.mark.parametrize('form', [without_gelu, recomputed], ids=['CPU', 'GPU'])
+every_form = pytest.mark.parametrize('form', ['op', 'GPU', 'GPU, GELU'])
 every_mode = pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 
 
@@ -41,8 +50,10 @@ def reference(
     running_var: Tensor,
     weight: Tensor,
     bias: Tensor,
+    gelu: bool,
     **settings: Any,
 ) -> Tensor:
+    x = F.gelu(x) if gelu else x
     normed = F.batch_norm(x, running_mean, running_var, norm_weight, norm_bias, **settings)
     padding, groups = (1, len(weight)) if weight.shape[2] > 1 else (0, 1)
     return F.conv2d(normed, weight, bias, padding=padding, groups=groups)
@@ -85,12 +96,13 @@ def check(
     training: bool,
     dtype: torch.dtype,
     device: str = 'cpu',
-    form: Callable[..., Tensor] = without_gelu,
+    form: str = 'op',
 ) -> None:
     inputs = make_inputs(kernel, size)
-    expected = results(reference, inputs, training, torch.float64, device)
-    plain = results(reference, inputs, training, dtype, device)
-    actual = results(form, inputs, training, dtype, device)
+    in_steps = partial(reference, gelu='GELU' in form)
+    expected = results(in_steps, inputs, training, torch.float64, device)
+    plain = results(in_steps, inputs, training, dtype, device)
+    actual = results(FORMS[form], inputs, training, dtype, device)
     eps = {torch.float64: 1e-10, torch.float32: 1e-5}.get(dtype, 2 * torch.finfo(dtype).eps)
     for a, p, e in zip(actual, plain, expected, strict=True):
         # By the largest: single gradients are differences of larger numbers.
@@ -104,7 +116,7 @@ def check(
 @every_kernel
 @every_form
 def test_values_gradients_and_running_statistics_equal_the_two_steps(
-    form: Callable[..., Tensor],
+    form: str,
     kernel: tuple[int, ...],
     training: bool,
     size: tuple[int, int],
@@ -117,16 +129,17 @@ def test_values_gradients_and_running_statistics_equal_the_two_steps(
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 @every_mode
 @every_kernel
-def test_on_a_gpu_too(kernel: tuple[int, ...], training: bool, dtype: torch.dtype) -> None:
-    check(kernel, SIZES[0], training, dtype, 'cuda')
+@pytest.mark.parametrize('form', ['op', 'op, GELU'])
+def test_on_a_gpu_too(
+    form: str, kernel: tuple[int, ...], training: bool, dtype: torch.dtype
+) -> None:
+    check(kernel, SIZES[0], training, dtype, 'cuda', form)
 
 
 @every_mode
 @every_kernel
 @every_form
-def test_one_map_is_kept_for_backward(
-    form: Callable[..., Tensor], kernel: tuple[int, ...], training: bool
-) -> None:
+def test_one_map_is_kept_for_backward(form: str, kernel: tuple[int, ...], training: bool) -> None:
     inputs = make_inputs(kernel)
     kept: dict[int, int] = {}
 
@@ -135,14 +148,14 @@ def test_one_map_is_kept_for_backward(
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        out = form(*inputs, training=training)
+        out = FORMS[form](*inputs, training=training)
     assert sum(n == inputs[0].numel() for n in kept.values()) == 1
     out.sum().backward()
 
 
 def test_differentiating_twice_is_refused() -> None:
     inputs = make_inputs(KERNELS[0])
-    out = without_gelu(*inputs, training=True)
+    out = op(*inputs, training=True)
     (grad,) = torch.autograd.grad(out.square().sum(), inputs[:1], create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
         grad.sum().backward()
