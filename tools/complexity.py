@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmcontnet.analysis import report
-from mmcontnet.analysis.benchmark import DTYPES
 from mmcontnet.analysis.complexity import Cost, complexity, default_shape
-from mmcontnet.analysis.memory import training_memory
+from mmcontnet.analysis.memory import training_memories
 from mmcontnet.analysis.networks import NETWORK_HELP
 from mmcontnet.analysis.results import read_figures
 from mmcontnet.engine import load_config
@@ -61,12 +60,13 @@ def count_one(name: str, size: list[int] | None, batch_size: int | None) -> dict
     report.print_table(['part', *COSTS], ([part, *cells(cost)] for part, cost in costs.items()))
     found = dict(config=name, shape=shape, parts={k: asdict(v) for k, v in costs.items()})
     if batch_size:
-        found['training_memory'] = memory = {
-            key: training_memory(cfg, shape, batch_size, dtype) for key, dtype in DTYPES.items()
-        }
-        sizes = (f'{size / 2**30:.1f} GiB in {key}' for key, size in memory.items())
+        found['training_memory'] = memory = training_memories(cfg, shape, batch_size)
+        sizes = {key: f'{size / 2**30:.1f} GiB' for key, size in memory.items()}
+        text = '{fp32} in fp32 and {half} in half precision; '
+        if 'half_with_cp' in sizes:
+            text += '{fp32_with_cp} and {half_with_cp} with model.backbone.with_cp=True; '
         images = f'{batch_size} image{"s" * (batch_size > 1)}'
-        print(f'training with {images} on a GPU: {", ".join(sizes)}, and more for the losses')
+        print(f'training with {images} on a GPU: {text.format(**sizes)}and more for the losses')
     return found
 
 

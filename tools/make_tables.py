@@ -102,6 +102,13 @@ def paper(key: str) -> Callable[[Entry], str]:
     return lambda entry: entry['paper'].get(key, '-')
 
 
+def memory(entry: Entry, text: str) -> str:
+    try:
+        return text.format(**entry.get('memory', {}))
+    except KeyError:  # not of classifiers, nor of baselines with_cp
+        return '-'
+
+
 def backbone(key: str) -> Callable[[Entry], str]:
     return lambda entry: entry['backbone'][key]
 
@@ -119,7 +126,8 @@ WITHOUT_ATTENTION: Columns = PARAMETERS | {
 }
 RESULTS_IN_PAPER: Columns = {key: paper(key) for key in (*METRICS, 'without EMA')}
 MEMORY: Columns = {
-    'GPU memory': lambda e: '{fp32} / {bf16} GiB'.format(**e['memory']) if 'memory' in e else '-'
+    'GPU memory': lambda e: memory(e, '{fp32} / {half} GiB'),
+    'with_cp': lambda e: memory(e, '{fp32_with_cp} / {half_with_cp} GiB'),
 }
 SOURCE: Columns = {'source': paper('source')}
 NETWORK: Columns = {

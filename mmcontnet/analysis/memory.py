@@ -6,8 +6,10 @@ backward.
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -16,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 # PyTorch has no public name for them, nor another way to tell what CUDA would keep.
@@ -23,7 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from ..builders import build_model, network_errors
+from ..backbones.base import HybridBackbone, Stage
+from ..builders import build_model, find_type, network_errors
 from ..layers.inline import PLAIN_TENSORS
 from .complexity import describe_images, stand_in_for_proposals
 from .inspection import image_channels
@@ -36,8 +40,10 @@ def training_memory(
 
     These are weights, gradients, one number of the optimizer for each weight (SGD's momentum; AdamW
     has two), and all maps that forward keeps for backward, of backbone, neck and heads, but for
-    auxiliary ones. What losses and backward take for a while comes on top: what mmdet publishes for
-    detectors with ResNets, two images of 800 x 1333 on a GPU, is 0.7 to 1.1 GB more.
+    auxiliary ones. With ``with_cp`` a backbone of this project keeps the inputs of its blocks, and
+    the maps of one block at a time. What losses and backward take for a while comes on top: what
+    mmdet publishes for detectors with ResNets, two images of 800 x 1333 on a GPU, is 0.7 to 1.1 GB
+    more.
 
     Args:
         cfg: Config of a detector, a segmenter or a classifier.
@@ -56,30 +62,90 @@ def training_memory(
         images = images.to(memory_format=torch.channels_last)
         samples = describe_images(shape, batch_size)
         outs: list[Any] = []  # what is kept for backward lives as long as they do
-        kept: WeakSet[_Kept] = WeakSet()
+        keeper = _Keeper(model)
         with (
             network_errors(f'the model cannot be tried at {shape[0]} x {shape[1]}'),
             autocast(dtype),
             _FusedAttention(),
-            saved_tensors_hooks(lambda tensor: _Kept(tensor, kept), lambda it: it.tensor),
+            saved_tensors_hooks(keeper.keep, lambda it: it.tensor),
         ):
             if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
                 stand_in_for_proposals(model, torch.empty(_regions(model), 4, device='cuda'), outs)
             arguments = images, samples
             outs.append(torch.func.functional_call(model, state, arguments, dict(mode='tensor')))
         weights = {id(tensor.untyped_storage()): tensor for tensor in state.values()}
-        maps = {id(storage): storage.nbytes() for storage in (it.storage for it in kept)}
+        maps = keeper.size_of_maps(weights)
     # A weight with its gradient and momentum.
-    total = sum(x.nbytes * (3 if x.requires_grad else 1) for x in weights.values())
-    return total + sum(size for key, size in maps.items() if key not in weights)
+    return maps + sum(x.nbytes * (3 if x.requires_grad else 1) for x in weights.values())
+
+
+def training_memories(cfg: Config, shape: tuple[int, int], batch_size: int) -> dict[str, int]:
+    """Estimate it in fp32 and in half precision, and both with ``with_cp``.
+
+    Returns:
+        Bytes: ``'fp32'``, ``'half'``, and for backbones of this project ``'fp32_with_cp'`` and
+        ``'half_with_cp'``.
+
+    Raises:
+        UserError: As for :func:`training_memory`.
+    """
+    cfg, found = copy.deepcopy(cfg), {}
+    backbone: Any = cfg.model.get('backbone')
+    kind = find_type(MODELS, backbone, 'model.backbone') if backbone else None
+    ours = isinstance(kind, type) and issubclass(kind, HybridBackbone)
+    for suffix in ('', '_with_cp') if ours else ('',):
+        if ours:
+            backbone.with_cp = bool(suffix)
+        for name, dtype in dict(fp32=torch.float32, half=torch.bfloat16).items():
+            found[name + suffix] = training_memory(cfg, shape, batch_size, dtype)
+    return found
 
 
 class _Kept:
-    """A tensor that is kept for backward."""
+    """A tensor that is kept for backward, and the number of the block that alone needs it."""
 
-    def __init__(self, tensor: Tensor, kept: WeakSet[_Kept]) -> None:
-        self.tensor, self.storage = tensor, tensor.untyped_storage()
-        kept.add(self)
+    def __init__(self, tensor: Tensor, block: int | None) -> None:
+        self.tensor, self.storage, self.block = tensor, tensor.untyped_storage(), block
+
+
+class _Keeper:
+    """Finds what is kept for backward.
+
+    With ``with_cp``, the blocks run without it, for what they would compute again to be seen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept: WeakSet[_Kept] = WeakSet()
+        self.inputs: list[_Kept] = []
+        self.blocks = itertools.count()
+        self.block: int | None = None
+        for stage in model.modules():
+            if isinstance(stage, Stage) and stage.with_cp:
+                stage.run = self._run  # type: ignore[method-assign]
+
+    def _run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
+        self.block = next(self.blocks)
+        out = block(*args)
+        self.block = None
+        if out.requires_grad:  # not of a frozen stage
+            self.inputs += [_Kept(x, None) for x in args if x is not None]
+        return out
+
+    def keep(self, tensor: Tensor) -> _Kept:
+        """Take note of a tensor."""
+        kept = _Kept(tensor, self.block)
+        self.kept.add(kept)
+        return kept
+
+    def size_of_maps(self, weights: Collection[int]) -> int:
+        """Return the bytes of all that is kept at a time but for storages with these ids."""
+        seen, sizes = {*weights}, Counter[int | None]()
+        always = [it for it in self.kept if it.block is None]
+        for it in itertools.chain(self.inputs, always, self.kept):
+            if id(it.storage) not in seen:
+                seen.add(id(it.storage))
+                sizes[it.block] += it.storage.nbytes()
+        return sizes.pop(None, 0) + max(sizes.values(), default=0)
 
 
 class _FusedAttention(TorchFunctionMode):

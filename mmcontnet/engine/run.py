@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -24,6 +25,10 @@ from .seeding import SeedHook
 from .writing import write_checkpoints_atomically
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LESS_MEMORY = (
+    'In training, --amp, --cfg-options model.backbone.with_cp=True and a smaller '
+    'train_dataloader.batch_size need less'
+)
 
 
 class CrowdHook(Hook):
@@ -93,7 +98,8 @@ def runner_of(
         hooks: More hooks than the config's.
 
     Raises:
-        UserError: If a file cannot be written because the disk is full.
+        UserError: If a file cannot be written because the disk is full, or a GPU has too little
+            memory.
     """
     cfg = copy.deepcopy(cfg)
     try:
@@ -118,3 +124,5 @@ def runner_of(
             raise
         path = error.filename or 'the logs'
         raise UserError(f'cannot write {path}: {error.strerror}') from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(f'the GPU has too little memory. {_LESS_MEMORY} ({error})') from error

@@ -1,5 +1,6 @@
 """mmcontnet.analysis.memory: what a training step takes on a GPU, without one."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmcontnet.analysis.memory import training_memory
+from mmcontnet.analysis.memory import training_memories, training_memory
 from mmcontnet.analysis.results import read_figures, read_results
+from mmcontnet.backbones.base import SequentialStage
 from mmcontnet.engine import load_config
 from mmcontnet.layers.cmt import InvertedResidualFFN
 from mmcontnet.layers.inline import PLAIN_TENSORS
@@ -92,6 +94,34 @@ def test_what_is_kept_is_what_arithmetic_says(
     assert not any('Fake' in kind.__name__ for kind in PLAIN_TENSORS)
 
 
+@MODELS.register_module()
+class Blocks(BaseModel):
+    def __init__(self, with_cp: bool) -> None:
+        super().__init__()
+        widths = [(3, 8, 4), (4, 16, 5), (5, 9, 2)]
+        self.stage = SequentialStage(*(self.block(*sizes) for sizes in widths))
+        self.stage.with_cp = with_cp
+
+    def block(self, *sizes: int) -> nn.Module:
+        first, second = (nn.Conv2d(*pair, 1, bias=False) for pair in itertools.pairwise(sizes))
+        return nn.Sequential(first, nn.ReLU(), second)
+
+    def forward(self, inputs: Tensor, data_samples: Any, mode: str) -> Tensor:
+        return self.stage(inputs)
+
+
+@pytest.mark.parametrize(
+    ('with_cp', 'channels'), [(False, 3 + 8 + 4 + 16 + 5 + 9), (True, 3 + 4 + 5 + 16)]
+)
+def test_with_cp_keeps_the_inputs_of_blocks_and_the_largest_block(
+    with_cp: bool, channels: int
+) -> None:
+    model = dict(type='Blocks', with_cp=with_cp)
+    found = training_memory(Config(dict(model=model)), (SIDE, SIDE), BATCH)
+    weights = 3 * 8 + 8 * 4 + 4 * 16 + 16 * 5 + 5 * 9 + 9 * 2
+    assert found == (3 * weights + PIXELS * channels) * 4
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, BF16])
 def test_cmt_keeps_two_wide_maps_of_its_feed_forward_network(dtype: torch.dtype) -> None:
     narrow, wide = (
@@ -147,11 +177,8 @@ def test_every_detector_and_segmenter_has_a_figure() -> None:
 def test_the_results_file_holds_what_is_estimated(name: str) -> None:
     cfg = load_config(str(ROOT / 'configs' / name))
     shape = tuple(cfg.get('crop_size') or CONFIGS[name]['shape'])
-    found = {
-        key: round(training_memory(cfg, shape, 2, dtype) / 2**30, 1)
-        for key, dtype in dict(fp32=torch.float32, bf16=BF16).items()
-    }
-    assert found == CONFIGS[name]['memory']
+    found = training_memories(cfg, shape, 2)
+    assert {key: round(size / 2**30, 1) for key, size in found.items()} == CONFIGS[name]['memory']
 
 
 @pytest.mark.slow
@@ -174,4 +201,7 @@ def test_the_tool_tells_it_beside_the_counts(
 ) -> None:
     run_tool(monkeypatch, 'complexity.py', 'cont_ti', '--shape', '64', '64', '--memory', '2')
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith('training with 2 images on a GPU: 0.1 GiB in fp32, 0.1 GiB in fp16, ')
+    assert line == (
+        'training with 2 images on a GPU: 0.1 GiB in fp32 and 0.1 GiB in half precision; '
+        '0.1 GiB and 0.1 GiB with model.backbone.with_cp=True; and more for the losses'
+    )

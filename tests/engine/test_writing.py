@@ -8,6 +8,7 @@ from subprocess import PIPE, Popen
 from textwrap import dedent
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.fileio import get_file_backend
 from mmengine.hooks import CheckpointHook
@@ -105,10 +106,14 @@ def test_hooks_of_others_write_so_too_unless_they_say_where(tmp_path: Path) -> N
     assert backend_of(out_dir='s3://bucket') is None
 
 
-def test_a_full_disk_is_an_error_of_the_users_and_what_else_fails_is_not(tmp_path: Path) -> None:
+def test_what_a_machine_lacks_is_one_line_and_what_else_fails_is_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='^cannot write the logs: No space left on device$'):
         with runner_of(tiny_config(tmp_path)):
             fail(0)
+    out_of_memory = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
+    with pytest.raises(UserError, match='^the GPU has too little memory.*with_cp.* 2.00 GiB'):
+        with runner_of(tiny_config(tmp_path)):
+            raise out_of_memory
     with pytest.raises(FileNotFoundError), runner_of(tiny_config(tmp_path)):
         open('none')
 
