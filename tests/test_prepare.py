@@ -105,7 +105,7 @@ def test_a_preparation_that_fails_says_so_in_one_line_and_leaves_nothing(
 
 def test_without_apt_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('PATH', str(tmp_path))
-    package = _prepare.DebianPackage('dataset-it', SHA256, '')
+    package = _prepare.Package('dataset-it', SHA256, '', debian=True)
     with pytest.raises(SystemExit, match='come with the Debian package dataset-it: no apt-get'):
         _prepare.prepare(tmp_path / 'set', package, copy)
     assert not list(tmp_path.glob('set*/'))

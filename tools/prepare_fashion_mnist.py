@@ -16,7 +16,7 @@ from pathlib import Path
 
 import _prepare
 
-PACKAGE = _prepare.DebianPackage(
+PACKAGE = _prepare.Package(
     'dataset-fashion-mnist',
     sha256={
         'train-images-idx3-ubyte.gz': (
@@ -37,6 +37,7 @@ Fashion-MNIST by Han Xiao, Kashif Rasul and Roland Vollgraf (https://arxiv.org/a
 it comes with Debian's package dataset-fashion-mnist, whose licence is reproduced below.
 
 """,
+    debian=True,
 )
 
 
