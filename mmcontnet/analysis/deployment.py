@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..engine.needs import head_classes
 from ..errors import UserError
 
 #: What a file of each package's networks returns, see :class:`WholeNetwork`.
@@ -43,14 +44,10 @@ class WholeNetwork(nn.Module):
 
     def __init__(self, model: BaseModel, scope: str) -> None:
         super().__init__()
+        if scope not in OUTPUTS:
+            raise UserError(f'default_scope must be one of {", ".join(OUTPUTS)}, not {scope}')
         self.model: Any = model
-        compute: dict[str, Callable[..., Any]] = dict(
-            mmpretrain=self._classify, mmseg=self._segment, mmdet=self._detect
-        )
-        if scope not in compute:
-            raise UserError(f'default_scope must be one of {", ".join(compute)}, not {scope}')
-        self.compute = compute[scope]
-        self.names = OUTPUTS[scope]
+        self.scope, self.names = scope, OUTPUTS[scope]
         self.softmax = scope == 'mmpretrain' and _is_softmax(model)
         #: Whether images can be a batch of any size.
         self.any_batch = scope == 'mmseg' or self.softmax
@@ -67,23 +64,24 @@ class WholeNetwork(nn.Module):
     def forward(self, image: Tensor, size: Tensor | None = None) -> Any:
         """Compute what the class says."""
         shape, preprocessor = image.shape[2:], self.model.data_preprocessor
-        if self.names == OUTPUTS['mmseg']:
-            return self.compute(_normalise(preprocessor, image), shape)
-        data = dict(inputs=image, data_samples=None)
-        image = preprocessor(data, False)['inputs']
-        if size is None:
-            size = torch.tensor(shape)
-        return self.compute(image, size)
+        if self.scope == 'mmseg':
+            return self._segment(_normalise(preprocessor, image), *shape)
+        image = preprocessor(dict(inputs=image, data_samples=None), False)['inputs']
+        if self.scope == 'mmpretrain':
+            return (self._classify(image),)
+        return self._detect(image, torch.tensor(shape) if size is None else size)
 
-    def _classify(self, image: Tensor, size: Tensor) -> tuple[Tensor]:
+    def _classify(self, image: Tensor) -> Tensor:
         if self.softmax:
-            return (self.model(image, mode='tensor').softmax(1),)
-        return (torch.stack([sample.pred_score for sample in self.model.predict(image)]),)
+            return self.model(image, mode='tensor').softmax(1)
+        return torch.stack([sample.pred_score for sample in self.model.predict(image)])
 
-    def _segment(self, image: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        height, width = shape
-        infer = _slide if self.model.test_cfg.mode == 'slide' else _infer_whole
-        logits = infer(self.model, image)[..., :height, :width]
+    def _segment(self, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        if self.model.test_cfg.mode == 'slide':
+            logits = _slide(self.model, image)
+        else:
+            logits = self.model.whole_inference(image, describe_image(image.shape[2:]))
+        logits = logits[..., :height, :width]
         if logits.shape[1] > 1:
             return logits.argmax(1, keepdim=True), logits
         return (logits.sigmoid() > self.model.decode_head.threshold).long(), logits
@@ -104,16 +102,11 @@ def describe_network(model: Any, cfg: Config) -> dict[str, Any]:
         model: The network, which may be on the meta device.
         cfg: Its config.
     """
-    roi_head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    roi_head = roi_head[-1] if isinstance(roi_head, nn.ModuleList) else roi_head
-    heads = [getattr(model, name, None) for name in ('bbox_head', 'decode_head', 'head')]
     return dict(
         scope=cfg.get('default_scope'),
         model=type(model).__name__,
         backbone=type(getattr(model, 'backbone', None)).__name__,
-        classes=next(
-            (getattr(head, 'num_classes', None) for head in [roi_head, *heads] if head), None
-        ),
+        classes=next(iter(head_classes(model).values()), None),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -140,14 +133,9 @@ def _normalise(preprocessor: Any, image: Tensor) -> Tensor:
     return image
 
 
-def _metas(image: Tensor) -> list[dict[str, Any]]:
-    """Describe the first image, as all others are."""
-    shape = tuple(image.shape[2:])
-    return [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)]
-
-
-def _infer_whole(model: Any, image: Tensor) -> Tensor:
-    return model.whole_inference(image, _metas(image))
+def describe_image(shape: Sequence[int]) -> list[dict[str, Any]]:
+    """Tell mmseg the size of an image, (height, width), which is not padded."""
+    return [dict.fromkeys(('img_shape', 'pad_shape', 'ori_shape'), tuple(shape))]
 
 
 def _slide(model: Any, image: Tensor) -> Tensor:
@@ -166,7 +154,7 @@ def _slide(model: Any, image: Tensor) -> Tensor:
             window = image[..., top : top + crop_height, left : left + crop_width]
             height, width = window.shape[2:]
             right, bottom = image.shape[3] - left - width, image.shape[2] - top - height
-            logits = model.encode_decode(window, _metas(window))
+            logits = model.encode_decode(window, describe_image((height, width)))
             total = total + F.pad(logits, (left, right, top, bottom))
             count[top : top + height, left : left + width] += 1
     return total / count

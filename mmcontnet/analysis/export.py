@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..builders import build_model, network_errors
 from ..checkpoint import load_checkpoint, read_dataset_meta
 from ..errors import UserError
-from .deployment import WholeNetwork, describe_network
+from .deployment import WholeNetwork, describe_image, describe_network
 from .inspection import image_channels, input_normalisation
 from .report import replacing
 
@@ -32,14 +32,13 @@ METADATA = 'mmcontnet'
 class _RawNetwork(nn.Module):
     """A network from a normalised image to logits, or to the maps of a detector's neck."""
 
-    def __init__(self, model: Any, shape: tuple[int, int]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.metas = [dict(img_shape=shape, pad_shape=shape, ori_shape=shape)]
 
     def forward(self, image: Tensor) -> Any:
         if hasattr(self.model, 'encode_decode'):
-            return self.model.encode_decode(image, self.metas)
+            return self.model.encode_decode(image, describe_image(image.shape[2:]))
         if getattr(self.model, 'with_head', False):
             return self.model(image, mode='tensor')
         return self.model.extract_feat(image)
@@ -105,7 +104,7 @@ def export_onnx(
     generator = torch.Generator().manual_seed(0)
     network: nn.Module
     if raw:
-        network, image = _RawNetwork(model, shape), torch.randn(size, generator=generator)
+        network, image = _RawNetwork(model), torch.randn(size, generator=generator)
     else:
         network = WholeNetwork(model, cfg.get('default_scope'))
         image = torch.randint(256, size, generator=generator).to(dtype)
