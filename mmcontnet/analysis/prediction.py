@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,13 @@ from .onnx_model import check_onnx, is_onnx, use_onnx
 #: How many classes of a classifier's scores are told.
 TOP = 5
 
+#: By package: its inferencer, and a visualiser without the outputs that the config's may have.
+INFERENCERS = dict(
+    mmdet=('DetInferencer', dict(type='DetLocalVisualizer')),
+    mmseg=('MMSegInferencer', dict(type='SegLocalVisualizer')),
+    mmpretrain=('ImageClassificationInferencer', dict(type='UniversalVisualizer')),
+)
+
 
 class Predictor:
     """A detector, a segmenter or a classifier with its weights, for one image at a time.
@@ -41,9 +49,10 @@ class Predictor:
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
         self.scope = cfg.get('default_scope')
+        if self.scope not in INFERENCERS:
+            raise UserError(f'default_scope must be mmdet, mmseg or mmpretrain, not {self.scope}')
         self.score_thr = score_thr
-        self.inferencer: Any
-        model = build_model(cfg, meta=True)
+        model: Any = build_model(cfg, meta=True)
         described = check_onnx(cfg, model, checkpoint) if is_onnx(checkpoint) else None
         if described is None:
             load_checkpoint(model, checkpoint)  # the packages would merely warn
@@ -51,6 +60,7 @@ class Predictor:
         if loader := find_loader(cfg):  # the inferencers get pixels, and know no other loader
             loader.clear()
             loader.type = 'LoadImageFromFile'
+        name, cfg.visualizer = INFERENCERS[self.scope]
         # What a checkpoint notes of its data may be anything.
         with (
             network_errors(f'checkpoint {checkpoint!r}'),
@@ -65,29 +75,12 @@ class Predictor:
                 meta = described['dataset_meta']
                 meta = dict(dataset_meta=meta) if meta else {}
                 torch.save(dict(state_dict={}, meta=meta), checkpoint)
-            if self.scope == 'mmdet':
-                from mmdet.apis import DetInferencer
-
-                cfg.visualizer = dict(type='DetLocalVisualizer')  # the config's has its own outputs
-                self.inferencer = DetInferencer(cfg, checkpoint, device, show_progress=False)
-                self.classes = self.inferencer.model.dataset_meta.get('classes')
-            elif self.scope == 'mmseg':
-                from mmseg.apis import MMSegInferencer
-
-                cfg.visualizer = dict(type='SegLocalVisualizer')
-                self.inferencer = MMSegInferencer(
-                    cfg, checkpoint, device=device, show_progress=False
-                )
-                self.classes = self.inferencer.model.dataset_meta.get('classes')
-            elif self.scope == 'mmpretrain':
-                from mmpretrain.apis import ImageClassificationInferencer
-
-                self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
-                self.classes = self.inferencer.classes
-            else:
-                raise UserError(
-                    f'default_scope must be mmdet, mmseg or mmpretrain, not {self.scope}'
-                )
+            inferencer = getattr(import_module(f'{self.scope}.apis'), name)
+            self.inferencer = inferencer(cfg, checkpoint, device=device)
+            self.inferencer.show_progress = False
+            model = self.inferencer.model
+            meta = model._dataset_meta if self.scope == 'mmpretrain' else model.dataset_meta
+            self.classes = meta.get('classes')
 
     def __call__(self, image: Path) -> tuple[list[dict[str, Any]], Image.Image]:
         """Predict, and draw the prediction on the image.
