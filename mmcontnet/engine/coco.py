@@ -220,11 +220,16 @@ def class_issues(dataset: Any, file: CocoFile) -> Iterator[Issue]:
         yield Issue('categories in another order than metainfo.classes', file.path, message)
 
 
+def steps_of(dataset: Any) -> Sequence[Any]:
+    """Return the steps of a data set's pipeline, as they are built."""
+    return getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+
+
 def loads(dataset: Any, what: str) -> bool:
     """Tell whether the pipeline loads boxes (``with_bbox``), masks or label maps."""
-    steps = dataset.pipeline.transforms
     # LoadEmptyAnnotations has the same arguments, and reads nothing.
-    return any(getattr(s, what, False) and 'Empty' not in type(s).__name__ for s in steps)
+    steps = [step for step in steps_of(dataset) if 'Empty' not in type(step).__name__]
+    return any(getattr(step, what, False) for step in steps)
 
 
 def _place(path: str, entry: _Annotation, image: _Image | None = None) -> str:

@@ -6,20 +6,22 @@ loads all samples of any data set as its pipeline does.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import math
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
+from itertools import takewhile
 from typing import Any
 
 import mmcv
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import list_from_file
@@ -31,7 +33,7 @@ from ..builders import find_type, leaf_datasets, quiet
 from ..errors import UserError
 from ..images import check_image
 from .checks import downloads_itself, is_local
-from .coco import coco_issues, read_coco
+from .coco import coco_issues, loads, read_coco, steps_of
 from .issues import Issue, count_errors, shorten, summarise_issues
 from .needs import (
     Data,
@@ -39,7 +41,9 @@ from .needs import (
     has_maps,
     head_classes,
     head_issues,
+    is_known,
     metric_issues,
+    picture_issues,
     pipeline_issues,
 )
 
@@ -74,10 +78,9 @@ def check_problem(
     Raises:
         UserError: Naming the first contradiction.
     """
-    with redirect_stdout(io.StringIO()):  # mmdet and mmseg print what they do not find
-        issues = validate_datasets(
-            cfg, parts, model=model, quick=True, checkpoint=checkpoint, dataset_meta=dataset_meta
-        )
+    issues = validate_datasets(
+        cfg, parts, model=model, quick=True, checkpoint=checkpoint, dataset_meta=dataset_meta
+    )
     if errors := summarise_issues(issues, warning=False):
         more = f' (tools/check_dataset.py lists all {len(errors)} mistakes)' if errors[1:] else ''
         raise UserError(errors[0] + more)
@@ -113,61 +116,35 @@ def validate_datasets(
     Raises:
         UserError: If a process that loads was killed.
     """
-    issues: dict[str, list[Issue]] = {}
-    known: dict[str, Data] = {}
-    used: dict[str, set[str] | None] = {}
-    seen: dict[str, Mapping[str, Any]] = {}
-    evaluated: list[tuple[str, str]] = []
+    known: list[Data] = []
+    uses: list[tuple[str, Data]] = []
     for part in parts:
         loader = cfg.get(f'{part}_dataloader') or {}
         for key, config in leaf_datasets(f'{part}_dataloader.dataset', loader.get('dataset')):
-            same = next((other for other in seen if seen[other] == config), None)
-            evaluated.append((part, same or key))
-            if same or (quick and not _is_quick(config, key)):
-                continue
-            seen[key] = config
-            found = issues[key] = list(_metainfo_issues(config))
-            if found:  # all that follows would be about names that nobody meant
-                continue
-            try:
-                dataset = _build(config)
-                found += _list_issues(dataset, model if quick else None)
-                known[key] = data = _read(dataset, found, quick)
-                found += head_issues(model, data)
-                if key == next(iter(seen)):
-                    found += checkpoint_issues(checkpoint, dataset_meta, data)
-                used[key] = data.used
-                if not quick or has_maps(dataset) or data.file:
-                    samples = _Samples(data, model, not count_errors(found), quick)
-                    occur = _look_at(samples, key, workers, quick, found)
-                    used[key] = occur if data.used is None and not data.file else data.used
-            except UserError:
-                raise
-            except Exception as error:  # whatever the broken file leads the data set's class to
-                path = os.path.join(config.get('data_root') or '', config.get('ann_file') or '')
-                reason = f'{type(error).__name__}: {error}'
-                if not count_errors(found):  # which are its causes
-                    found.append(Issue('data sets that cannot be loaded', path, reason))
-    for key, found in _compare(known).items():
-        issues[key] += found
-    for part, key in evaluated:
-        if key in known:
-            found = issues[key]
-            more = [
-                *pipeline_issues(model, known[key], part, key),
-                *metric_issues(cfg, model, known[key], part),
-            ]
-            found += [issue for issue in more if issue not in found]
+            data = next((other for other in known if other.config == config), None)
+            if data is None:
+                known.append(data := Data(key, config))
+                if not quick or _is_quick(config, key):
+                    _examine(data, model, workers, quick)
+            uses.append((part, data))
+    loaded = [data for data in known if data.dataset is not None]
+    for data in loaded[:1]:
+        data.issues += checkpoint_issues(checkpoint, dataset_meta, data)
+    for data in loaded:
+        data.issues += _contradictions(data, loaded)
+    for part, data in uses:
+        if data in loaded:
+            data.add(pipeline_issues(model, data, part))
+            data.add(metric_issues(cfg, model, data, part))
+            data.add(picture_issues(cfg, data, part))
     for part in parts:
-        several = [key for name, key in evaluated if name == part]
-        if several and all(used.get(key) is not None for key in several):
-            classes, names = known[several[0]].classes, {n for k in several for n in used[k] or ()}
-            unused = [name for name in classes if name not in names]
-            message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
-            issue = Issue('classes without a sample', '', message, warning=True)
-            if unused and issue not in issues[several[0]]:
-                issues[several[0]].append(issue)
-    return issues
+        several = [data for name, data in uses if name == part]
+        if several and all(data.used is not None for data in several):
+            classes, used = several[0].classes, {n for data in several for n in data.used or ()}
+            if unused := [name for name in classes if name not in used]:
+                message = f'{len(unused)} of {len(classes)}: {shorten(unused)}'
+                several[0].add([Issue('classes without a sample', '', message, warning=True)])
+    return {data.key: data.issues for data in known}
 
 
 def _is_quick(config: Mapping[str, Any], key: str) -> bool:
@@ -177,21 +154,76 @@ def _is_quick(config: Mapping[str, Any], key: str) -> bool:
     return lazy and is_local(config) and not downloads_itself(config)
 
 
+def _examine(data: Data, model: nn.Module | None, workers: int, quick: bool) -> None:
+    """Load a data set, and look at its names and its samples."""
+    data.issues += _metainfo_issues(data.config)
+    if data.issues:  # all that follows would be about names that nobody meant
+        return
+    try:
+        _load(data, model, quick)
+        data.issues += head_issues(model, data)
+        if data.infos is not None:
+            _look_at(data, model, workers, quick)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the broken file leads the data set's class to
+        root, file = (data.config.get(name) or '' for name in ('data_root', 'ann_file'))
+        reason = f'{type(error).__name__}: {error}'
+        if not count_errors(data.issues):  # which are its causes
+            place = os.path.join(root, file)
+            data.issues.append(Issue('data sets that cannot be loaded', place, reason))
+
+
 def _metainfo_issues(config: Mapping[str, Any]) -> Iterator[Issue]:
     """Find names of classes that mmengine does not read."""
     metainfo = config.get('metainfo') or {}
+    unread, no_list = 'names of classes that are not read', 'names of classes that are no list'
     if not isinstance(metainfo, Mapping):
-        message = f'metainfo is {metainfo!r:.100}; write dict(classes=...)'
-        yield Issue('names of classes that are not read', '', message)
+        yield Issue(unread, '', f'metainfo is {metainfo!r:.100}; write dict(classes=...)')
         return
     for name in metainfo:
         if name != 'classes' and name.lower() in ('classes', 'class'):
-            message = f'metainfo has {name}; write classes'
-            yield Issue('names of classes that are not read', '', message)
+            yield Issue(unread, '', f'metainfo has {name}; write classes')
     classes = metainfo.get('classes')
     if isinstance(classes, str) and not os.path.isfile(classes):
-        message = f'metainfo.classes is the text {classes!r}; write ({classes!r},)'
-        yield Issue('names of classes that are no list', '', message)
+        yield Issue(no_list, '', f'metainfo.classes is the text {classes!r}; write ({classes!r},)')
+
+
+def _load(data: Data, model: nn.Module | None, quick: bool) -> None:
+    """Build a data set, and find what is wrong in the file or the folders that name its samples."""
+    with redirect_stdout(io.StringIO()):  # mmdet and pycocotools print
+        dataset = _build(data.config)
+        if is_coco := _is_coco(dataset):
+            data.file = file = read_coco(dataset.ann_file, dataset.backend_args)
+            for issue in coco_issues(dataset, file, quick):
+                if not quick or not issue.warning or issue.location == file.path:
+                    data.issues.append(issue)
+            if file.annotations or not dataset.test_mode:
+                data.used = file.labelled
+        elif getattr(dataset, 'with_label', False):
+            data.issues += _list_issues(dataset) if dataset.ann_file else _folder_issues(dataset)
+        if quick and is_coco:  # annotations take long to index
+            folder, entries = dataset.data_prefix['img'], filter(None, file.images.values())
+            data.infos = [
+                dict(img_path=os.path.join(folder, e.file_name), height=e.height, width=e.width)
+                for e in entries
+            ]
+        elif not quick or not loads(dataset, 'with_bbox'):
+            data.infos = _infos_of(dataset)
+    data.classes = list(dataset.metainfo.get('classes') or ())
+    of_head = has_maps(dataset) or getattr(dataset, 'with_label', False)
+    heads = head_classes(model if of_head else None)
+    data.num_classes = len(data.classes) or max(heads.values(), default=math.inf)
+    labels: set[int] = set()
+    for info in data.infos or ():
+        labels.update(here := _labels_of(info))
+        for label in here:
+            if not 0 <= label < data.num_classes:
+                message = _out_of(str(label), data.num_classes)
+                data.issues.append(Issue('labels out of range', str(info.get('img_path')), message))
+    if data.infos and not is_coco and not has_maps(dataset):
+        data.used = {name for i, name in enumerate(data.classes) if i in labels}
+    data.dataset = dataset
 
 
 def _build(config: Mapping[str, Any]) -> Any:
@@ -202,46 +234,20 @@ def _build(config: Mapping[str, Any]) -> Any:
         return DATASETS.build(dict(config))
 
 
-def _read(dataset: Any, found: list[Issue], quick: bool) -> Data:
-    """Read what names samples and classes."""
-    file, used, images = None, None, set()
-    palette, names = (dataset.metainfo.get(name) for name in ('palette', 'classes'))
-    if isinstance(palette, list | tuple) and len(palette) < len(names or ()):
-        message = f'{len(palette)} for {len(names)} classes'
-        # Nobody need care for the colours of a package's class until pictures are drawn.
-        inherited = palette == getattr(type(dataset), 'METAINFO', {}).get('palette')
-        found.append(Issue('palettes of too few colours', 'metainfo.palette', message, inherited))
-    if is_coco := _is_coco(dataset):
-        file = read_coco(dataset.ann_file, dataset.backend_args)
-        for issue in coco_issues(dataset, file, quick):
-            if not quick or not issue.warning or issue.location == file.path:
-                found.append(issue)
-        entries, folder = filter(None, file.images.values()), dataset.data_prefix['img']
-        images = {os.path.join(folder, entry.file_name) for entry in entries}
-        if file.annotations or not dataset.test_mode:
-            used = file.labelled
-    folders = _class_folders(dataset)
-    classes = list(dataset.metainfo.get('classes') or folders or ())
-    if folders is not None:
-        used = {name for name in folders if _has_image(dataset, name)}
-        found += _folder_issues(dataset, classes, folders)
-        if folders and not used:
-            message = f'no file in its folders ends in {" ".join(sorted(dataset.extensions))}'
-            found.append(Issue('data sets without an image to load', dataset.img_prefix, message))
-    # Others load when they are built.
-    if hasattr(dataset, 'full_init') and (not quick or has_maps(dataset)):
-        with redirect_stdout(io.StringIO()):  # pycocotools prints
-            dataset.full_init()
-        if not is_coco:
-            infos = (_info_of(dataset, index) for index in range(len(dataset)))
-            images = {str(info['img_path']) for info in infos if 'img_path' in info}
-    return Data(dataset, classes, images, file, used)
+def _infos_of(dataset: Any) -> Sequence[dict[str, Any]]:
+    """List what a data set knows of each sample."""
+    if hasattr(dataset, 'full_init'):  # others load when they are built
+        dataset.full_init()
+    infos = getattr(dataset, 'data_list', None)
+    return infos or [dataset.get_data_info(index) for index in range(len(dataset))]
 
 
-def _info_of(dataset: Any, index: int) -> dict[str, Any]:
-    """Return what is known of a sample; mmpretrain's MultiTaskDataset has only a list of that."""
-    read = getattr(dataset, 'get_data_info', None) or dataset.data_list.__getitem__
-    return dict(read(index))
+def _labels_of(info: Mapping[str, Any]) -> set[int]:
+    label = info.get('gt_label', [])
+    # Of several tasks each has classes of its own.
+    labels = [] if isinstance(label, Mapping) else np.atleast_1d(label).tolist()
+    labels += [instance.get('bbox_label') for instance in info.get('instances', ())]
+    return {label for label in labels if isinstance(label, int)}
 
 
 def _is_coco(dataset: Any) -> bool:
@@ -259,129 +265,89 @@ def _is_of(dataset: Any, name: str, package: str, owner: str) -> bool:
     return module.startswith(f'{package}.') and method.__qualname__ == f'{owner}.{name}'
 
 
-def _class_folders(dataset: Any) -> list[str] | None:
-    """List the folders that are classes to mmpretrain; None where a file says what is what."""
-    if not getattr(dataset, 'with_label', False) or dataset.ann_file:
-        return None
-    with os.scandir(dataset.img_prefix) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-def _has_image(dataset: Any, name: str) -> bool:
-    folder, suffixes = os.path.join(dataset.img_prefix, name), tuple(dataset.extensions)
-    with os.scandir(folder) as entries:  # nearly always the first, of thousands
-        if any(entry.name.lower().endswith(suffixes) for entry in entries):
-            return True
-    files = (file for _, _, files in os.walk(folder) for file in files)
-    return any(file.lower().endswith(suffixes) for file in files)
-
-
-def _folder_issues(dataset: Any, classes: Sequence[str], folders: Sequence[str]) -> Iterator[Issue]:
+def _folder_issues(dataset: Any) -> Iterator[Issue]:
+    """Compare the folders that are classes to mmpretrain with the names of the classes."""
     place = dataset.img_prefix
+    with os.scandir(place) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    classes = list(dataset.metainfo.get('classes') or folders)
     if hidden := [name for name in folders if name.startswith('.')]:
         message = f'{shorten(hidden)}; remove what some program left there'
         yield Issue('hidden folders that count as classes', place, message)
     elif len(folders) != len(classes):
-        if folders and {*folders} < {*classes}:
-            advice = (
-                f'make one for {shorten(c for c in classes if c not in folders)}, if only empty'
-            )
-        elif folders:
+        if not folders:
+            advice = 'put each image into a folder of its class'
+        elif {*folders} < {*classes}:
+            missing = shorten(name for name in classes if name not in folders)
+            advice = f'make one for {missing}, if only empty'
+        else:
             names = tuple(folders) if len(folders) <= 20 else '(...)'
             advice = f'write metainfo=dict(classes={names}) into the data set'
-        else:
-            advice = 'put each image into a folder of its class'
         message = f'{len(folders)} folders, while metainfo.classes has {len(classes)}; {advice}'
         yield Issue('folders that are not the classes', place, message)
-    elif set(folders) == set(classes) and list(folders) != list(classes):
+    elif set(folders) == set(classes) and folders != classes:
         message = f'mmpretrain numbers them {shorten(folders)}; metainfo.classes is'
         message = f'{message} {shorten(classes)}'
         yield Issue('folders in another order than metainfo.classes', place, message)
+
+
+def _list_issues(dataset: Any) -> Iterator[Issue]:
+    """Find the first line that mmpretrain cannot read in a list of images and labels."""
+    path = dataset.ann_file
+    if _is_of(dataset, 'load_data_list', 'mmpretrain', 'CustomDataset'):
+        for i, line in enumerate(list_from_file(path), 1):
+            if not re.fullmatch(r'.+ -?\d+', line.strip()):
+                message = f'line {i} is {line!r:.80}; write PATH NUMBER'
+                yield Issue('lists that cannot be read', path, message)
+                return
 
 
 def _out_of(labels: str, number: float) -> str:
     return labels if math.isinf(number) else f'{labels}, of {number} classes'
 
 
-def _list_issues(dataset: Any, model: nn.Module | None) -> Iterator[Issue]:
-    """Check a list of images and labels, as mmpretrain reads it; labels by the model's head."""
-    if not _is_of(dataset, 'load_data_list', 'mmpretrain', 'CustomDataset'):
-        return
-    path, number = dataset.ann_file, max(head_classes(model).values(), default=math.inf)
-    lines = list_from_file(path) if path and dataset.with_label else []
-    for i, line in enumerate(lines, 1):
-        name, _, label = line.strip().rpartition(' ')
-        if not name or not label.removeprefix('-').isdecimal():
-            message = f'line {i} is {line!r:.80}; write PATH NUMBER'
-            yield Issue('lists that cannot be read', path, message)
-            return
-        if not 0 <= int(label) < number:
-            yield Issue('labels out of range', f'{path}: {name}', _out_of(label, number))
-
-
-def _compare(known: Mapping[str, Data]) -> dict[str, list[Issue]]:
-    """Find contradictions between data sets."""
-    issues: dict[str, list[Issue]] = {key: [] for key in known}
-    named = [(key, data) for key, data in known.items() if data.classes]
-    for key, data in named:
-        first, other = named[0]
-        if data.classes != other.classes:
-            message = f'{shorten(data.classes)}; {first} has {shorten(other.classes)}'
-            issues[key].append(Issue('classes that differ between data sets', '', message))
-    training = {key: data for key, data in known.items() if key.startswith('train_')}
-    for key in known.keys() - training:
-        for name, trained in training.items():
-            if both := known[key].images & trained.images:
-                message = f'{len(both)} of {len(known[key].images)}, e.g. {min(both)}'
-                issues[key].append(Issue(f'images that {name} has too', '', message, True))
-    return issues
+def _contradictions(data: Data, loaded: Sequence[Data]) -> Iterator[Issue]:
+    """Compare a data set with the first one, and with those that are trained on."""
+    first = next((other for other in loaded if other.classes), data)
+    if data.classes and data.classes != first.classes:
+        message = f'{shorten(data.classes)}; {first.key} has {shorten(first.classes)}'
+        yield Issue('classes that differ between data sets', '', message)
+    for other in loaded:
+        trained = other.key.startswith('train_') and not data.key.startswith('train_')
+        if trained and (both := data.images & other.images):
+            message = f'{len(both)} of {len(data.images)}, e.g. {min(both)}'
+            yield Issue(f'images that {other.key} has too', '', message, True)
 
 
 class _Samples(Dataset):
-    """What is wrong with each sample of a data set, and its labels: how many, or how many pixels.
+    """What is wrong with each sample of a data set, and how many pixels have each label.
 
-    Of COCO a quick look takes the images alone: annotations take long to index. Masks are loaded
-    only after they were checked, because pycocotools may crash.
+    Of COCO a quick look takes the images alone. Masks are loaded only after they were checked,
+    because pycocotools may crash.
     """
 
-    def __init__(
-        self, data: Data, model: nn.Module | None, load_masks: bool, quick: bool = False
-    ) -> None:
-        self.dataset, self.classes = data.dataset, data.classes
-        self.num_classes = len(data.classes) or max(head_classes(model).values(), default=math.inf)
+    def __init__(self, data: Data, model: nn.Module | None, quick: bool) -> None:
+        self.infos, self.num_classes = data.infos or (), data.num_classes
         head = getattr(model, 'decode_head', None)
         head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade's
         self.ignore_index = getattr(head, 'ignore_index', 255)
         # Not the steps that change what was loaded.
-        steps = [s for s in self.dataset.pipeline.transforms if type(s).__name__.startswith('Load')]
-        self.steps = [s for s in steps if load_masks or not getattr(s, 'with_mask', False)]
+        steps = [s for s in steps_of(data.dataset) if type(s).__name__.startswith('Load')]
+        if quick:  # others' may need what has been left out
+            steps = [*takewhile(is_known, steps[:1] if data.file else steps)]
+        masks = not count_errors(data.issues)
+        self.steps = [s for s in steps if masks or not getattr(s, 'with_mask', False)]
         self.load_map = next((s for s in steps if getattr(s, 'with_seg', False)), None)
-        self.entries: list[Any] | None = None
-        if quick and data.file:
-            self.entries, self.steps = list(filter(None, data.file.images.values())), steps[:1]
 
     def __len__(self) -> int:
-        return len(self.dataset if self.entries is None else self.entries)
+        return len(self.infos)
 
     def __getitem__(self, index: int) -> tuple[list[Issue], Counter[int]]:
-        if self.entries is None:
-            info = _info_of(self.dataset, index)
-        else:
-            image, folder = self.entries[index], self.dataset.data_prefix['img']
-            info = dict(img_path=os.path.join(folder, image.file_name))
-            info.update(height=image.height, width=image.width)
-        labels = Counter(i['bbox_label'] for i in info.get('instances', []) if 'bbox_label' in i)
-        label = info.get('gt_label', [])
-        # Of several tasks each has classes of its own.
-        labels.update(np.atleast_1d([] if isinstance(label, Mapping) else label).tolist())
-        found = []
-        for label in labels:
-            if not 0 <= label < self.num_classes:
-                message = _out_of(f'{label:g}', self.num_classes)
-                found.append(Issue('labels out of range', str(info.get('img_path')), message))
+        info = copy.deepcopy(self.infos[index])
+        pixels: Counter[int] = Counter()
         checked = None
-        for step in self.steps or [LoadImageFromFile()]:
-            path, what = str(info.get('img_path')), 'images'
+        for step in self.steps if 'img_path' in info else ():
+            path, what = str(info['img_path']), 'images'
             if step is self.load_map and info.get('seg_map_path'):
                 path, what = info['seg_map_path'], 'label maps'
             elif hasattr(step, 'with_bbox'):
@@ -391,12 +357,11 @@ class _Samples(Dataset):
                     check_image(path)
                 checked, info = path, step(info) or info  # nothing, of what ignore_empty drops
             except FileNotFoundError:
-                return [*found, Issue(f'missing {what}', path)], labels
+                return [Issue(f'missing {what}', path)], pixels
             except Exception as error:  # decoders raise errors of their own
                 reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-                found.append(Issue(f'{what} that cannot be loaded', path, reason))
-                return found, labels
-        return [*found, *self._sizes(info), *self._map_values(info, labels)], labels
+                return [Issue(f'{what} that cannot be loaded', path, reason)], pixels
+        return [*self._sizes(info), *self._map_values(info, pixels)], pixels
 
     def _sizes(self, info: Mapping[str, Any]) -> Iterator[Issue]:
         size, stated = info.get('img_shape'), (info.get('height'), info.get('width'))
@@ -409,7 +374,7 @@ class _Samples(Dataset):
             category = 'label maps of another size (height, width) than their image'
             yield Issue(category, info['seg_map_path'], f'{pixels.shape[:2]}, its image {size}')
 
-    def _map_values(self, info: Mapping[str, Any], labels: Counter[int]) -> Iterator[Issue]:
+    def _map_values(self, info: Mapping[str, Any], counted: Counter[int]) -> Iterator[Issue]:
         """Count the labels of a map."""
         path, step = info.get('seg_map_path'), self.load_map
         if not path or step is None or 'label_map' not in info:  # mmdet's are of forms that vary
@@ -431,7 +396,7 @@ class _Samples(Dataset):
                 label = 255 if value in (0, 255) else value - 1
             if label not in known:
                 wrong.append(value)
-            labels[chosen.get(label, label)] += count
+            counted[chosen.get(label, label)] += count
         if wrong:
             message = _out_of(shorten(wrong), self.num_classes)
             if path.lower().endswith(('.jpg', '.jpeg')):
@@ -439,50 +404,45 @@ class _Samples(Dataset):
             yield Issue('label maps with labels out of range', path, message)
 
 
-def _look_at(
-    samples: _Samples, key: str, workers: int, quick: bool, found: list[Issue]
-) -> set[str] | None:
-    """Go through all samples, or a few, and say every few seconds how far; ``found`` gets issues.
-
-    Returns:
-        The names of the classes that occur; None if that is not known, or was told.
-    """
+def _look_at(data: Data, model: nn.Module | None, workers: int, quick: bool) -> None:
+    """Go through all samples, or a few, and say every few seconds how far."""
+    samples = _Samples(data, model, quick)
     total, looked_at = len(samples), range(len(samples))
+    if total == 0:
+        data.issues.append(_nothing(data.dataset))
     if quick:
         looked_at = looked_at[:: max(1, total // _LOOKED_AT)]
     workers = min(workers, len(looked_at) // _IMAGES_PER_WORKER)
-    labels: Counter[int] = Counter()
+    pixels: Counter[int] = Counter()
     last = time.monotonic()
     try:
         # No batches, and no conversion to tensors.
         some = Subset(samples, looked_at)
         loader = DataLoader(some, batch_size=None, num_workers=workers, collate_fn=tuple)
         for i, (issues, counts) in enumerate(loader, 1):
-            found += issues
-            labels += counts
+            data.issues += issues
+            pixels += counts
             if time.monotonic() - last > 5:
                 last = time.monotonic()
-                print(f'{key}: {i}/{total} images', file=sys.stderr, flush=True)
+                print(f'{data.key}: {i}/{total} images', file=sys.stderr, flush=True)
     except RuntimeError as error:  # what a worker's death is to torch
-        raise UserError(f'{key}: the check was stopped: {error}') from error
-    if total == 0:
-        found.append(_nothing(samples.dataset))
-    if total == 0 or count_errors(found):
-        return None
-    names = {name for i, name in enumerate(samples.classes) if labels[i]}
-    part = labels[samples.ignore_index] / max(1, labels.total())
-    if samples.load_map and labels and (len(names) < 2 <= len(samples.classes) or part > _MOSTLY):
-        unused = shorten(name for name in samples.classes if name not in names)
-        message = (
-            f'{part:.0%} of the pixels of {len(looked_at)} label maps are {samples.ignore_index}, '
-            f'which is ignored{f", and none has {unused}" if unused else ""}: the value of a pixel '
-            'is the number of its class, from 0'
-        )
-        if getattr(samples.dataset, 'reduce_zero_label', False):
-            message += '; reduce_zero_label=True ignores 0 too'
-        found.append(Issue('label maps with little to learn from', '', message, True))
-        return None
-    return names if len(looked_at) == total else None
+        raise UserError(f'{data.key}: the check was stopped: {error}') from error
+    if pixels and not count_errors(data.issues):
+        used = {name for i, name in enumerate(data.classes) if pixels[i]}
+        part = pixels[samples.ignore_index] / pixels.total()
+        if len(used) < 2 <= len(data.classes) or part > _MOSTLY:
+            unused = shorten(name for name in data.classes if name not in used)
+            message = (
+                f'{part:.0%} of the pixels of {len(looked_at)} label maps are '
+                f'{samples.ignore_index}, which is ignored'
+                f'{f", and none has {unused}" if unused else ""}: the value of a pixel is the '
+                'number of its class, from 0'
+            )
+            if getattr(data.dataset, 'reduce_zero_label', False):
+                message += '; reduce_zero_label=True ignores 0 too'
+            data.issues.append(Issue('label maps with little to learn from', '', message, True))
+        elif len(looked_at) == total:
+            data.used = used
 
 
 def _nothing(dataset: Any) -> Issue:

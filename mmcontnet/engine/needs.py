@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from torch import nn
 
 from ..checkpoint import read_dataset_meta
-from .coco import CocoFile, class_issues, loads, read_coco
+from .coco import CocoFile, class_issues, loads, read_coco, steps_of
 from .issues import Issue, shorten
 
 #: Whose steps of pipelines are known.
@@ -21,22 +25,46 @@ _PACKS = dict(mmdet='PackDetInputs', mmseg='PackSegInputs', mmpretrain='PackInpu
 _IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 
 
-class Data(NamedTuple):
-    """A data set.
+@dataclass(eq=False)
+class Data:
+    """A data set of a config, and what is known of it.
 
     Attributes:
-        dataset: As it is built; a quick look leaves most without their samples.
+        key: Where it is in the config.
+        config: Its own.
+        dataset: As it is built; a quick look leaves COCO's without their samples. None before, and
+            where it cannot be.
         classes: Their names, in the order of their numbers; none if they are not known.
-        images: The paths of its images, as far as they are known.
+        num_classes: How many labels there may be; infinity if that is not known.
+        infos: What it knows of each sample; None where a quick look does not ask.
         file: Its annotation file, if that is of COCO's format.
-        used: Which classes occur, as far as that is known without opening images.
+        used: Which classes occur, as far as that is known.
+        issues: What is wrong with it.
     """
 
-    dataset: Any
-    classes: list[str]
-    images: set[str]
+    key: str
+    config: Mapping[str, Any]
+    dataset: Any = None
+    classes: list[str] = field(default_factory=list)
+    num_classes: float = math.inf
+    infos: Sequence[Mapping[str, Any]] | None = None
     file: CocoFile | None = None
     used: set[str] | None = None
+    issues: list[Issue] = field(default_factory=list)
+
+    @cached_property
+    def images(self) -> set[str]:
+        """The paths of its images, as far as they are known."""
+        return {str(info['img_path']) for info in self.infos or () if 'img_path' in info}
+
+    def add(self, found: Iterable[Issue]) -> None:
+        """Add issues that may have been found before, for another part of the config."""
+        self.issues += [issue for issue in found if issue not in self.issues]
+
+
+def is_known(step: Any) -> bool:
+    """Tell whether the needs of a pipeline's step are known."""
+    return type(step).__module__.partition('.')[0] in _PACKAGES
 
 
 def has_maps(dataset: Any) -> bool:
@@ -61,15 +89,15 @@ def head_classes(model: nn.Module | None) -> dict[str, int]:
 
 def head_issues(model: nn.Module | None, data: Data) -> Iterator[Issue]:
     """Compare the classes of heads and their losses with those of the data set."""
-    classes = data.classes
+    number, has = len(data.classes), f'metainfo.classes has {len(data.classes)}: '
+    has += shorten(data.classes)
     for name, module in model.named_modules() if model else ():
         weights = getattr(module, 'class_weight', None)
-        if isinstance(weights, list | tuple) and classes and 'rpn_head' not in name:
+        if isinstance(weights, list | tuple) and number and 'rpn_head' not in name:
             # A sigmoid may have a single one; what finds objects has a background too.
             background = not name.endswith(('loss_decode', 'loss_module'))
-            if len(weights) not in (1, len(classes), len(classes) + background):
-                message = f'model.{name}.class_weight has {len(weights)}; metainfo.classes has '
-                message = f'{message}{len(classes)}: {shorten(classes)}'
+            if len(weights) not in (1, number, number + background):
+                message = f'model.{name}.class_weight has {len(weights)}; {has}'
                 yield Issue('losses that weigh another number of classes', '', message)
         losses = getattr(module, 'loss_decode', None)
         several = losses if isinstance(losses, nn.ModuleList) else [losses]
@@ -83,11 +111,9 @@ def head_issues(model: nn.Module | None, data: Data) -> Iterator[Issue]:
     if has_maps(data.dataset) and window.get('mode') == 'slide' and lacking:
         message = f'with mode="slide" it needs {" and ".join(lacking)}'
         yield Issue('windows of no size', 'model.test_cfg', message)
-    wrong = {name: n for name, n in head_classes(model).items() if classes and n != len(classes)}
-    if wrong:
-        message = ', '.join(f'{name} is {number}' for name, number in wrong.items())
-        message = f'{message}; metainfo.classes has {len(classes)}: {shorten(classes)}'
-        yield Issue('heads for another number of classes', '', message)
+    heads = head_classes(model).items() if number else ()
+    if wrong := [f'{name} is {classes}' for name, classes in heads if classes != number]:
+        yield Issue('heads for another number of classes', '', f'{", ".join(wrong)}; {has}')
 
 
 def checkpoint_issues(
@@ -107,11 +133,10 @@ def checkpoint_issues(
             yield Issue(kind, checkpoint, message, training)
 
 
-def pipeline_issues(model: nn.Module | None, data: Data, part: str, key: str) -> Iterator[Issue]:
+def pipeline_issues(model: nn.Module | None, data: Data, part: str) -> Iterator[Issue]:
     """Find what a pipeline of OpenMMLab's own steps lacks for the part in which it is used."""
-    dataset = data.dataset
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    if any(type(s).__module__.partition('.')[0] not in _PACKAGES for s in steps):
+    dataset, steps = data.dataset, steps_of(data.dataset)
+    if not all(map(is_known, steps)):
         return
     detector = data.file and part == 'train'
     needs = dict(
@@ -126,7 +151,7 @@ def pipeline_issues(model: nn.Module | None, data: Data, part: str, key: str) ->
     kind = 'pipelines that pack too little'
     # Test-time augmentation and its like hold steps of their own, wrappers' pipelines come later.
     last = not any({'transforms', 'subroutines'} & vars(step).keys() for step in steps)
-    if last and not packed and steps and '.dataset.dataset' not in key:
+    if last and not packed and steps and '.dataset.dataset' not in data.key:
         pack = _PACKS.get(type(dataset).__module__.partition('.')[0], 'Pack...')
         message = f"the last step is {type(steps[-1]).__name__}; add dict(type='{pack}')"
         yield Issue(kind, '', message)
@@ -169,3 +194,21 @@ def metric_issues(cfg: Config, model: nn.Module | None, data: Data, part: str) -
             if missing := file.images.keys() - other.images.keys():
                 message = f'{len(missing)} of {len(file.images)} in {file.path} are not in {path}'
                 yield Issue('images that are not evaluated', f'{key}.ann_file', message)
+
+
+def picture_issues(cfg: Config, data: Data, part: str) -> Iterator[Issue]:
+    """Find what mmdet's hook cannot draw, or draws over."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    drawn = part == 'test' and hook.get('draw') and hook.get('test_out_dir')
+    palette = data.dataset.metainfo.get('palette')
+    if isinstance(palette, list | tuple) and len(palette) < len(data.classes):
+        message = f'{len(palette)} for {len(data.classes)} classes; write palette=None'
+        # Nobody need care for the colours of a package's class until pictures are drawn.
+        inherited = palette == getattr(type(data.dataset), 'METAINFO', {}).get('palette')
+        unused = inherited and not drawn
+        yield Issue('palettes of too few colours', 'metainfo.palette', message, unused)
+    names = Counter(map(os.path.basename, data.images))
+    if drawn and (several := [name for name, count in names.items() if count > 1]):
+        message = f'{len(data.images) - len(names)} of {len(data.images)} pictures will be lost, '
+        message = f'{message}e.g. of {min(several)}: only the last of a name stays'
+        yield Issue('images of the same name in several folders', '', message, True)

@@ -173,7 +173,7 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
         (dict(classes='cat'), r"metainfo.classes is the text 'cat'; write \('cat',\)"),
         (
             dict(classes=('cat', 'dog'), palette=[(1, 2, 3)]),
-            'palettes of too few colours: metainfo.palette: 1 for 2 classes',
+            'palettes of too few colours: metainfo.palette: 1 for 2 classes; write palette=None',
         ),
         ('cat', r"metainfo is 'cat'; write dict\(classes=...\)"),
     ],
@@ -353,7 +353,7 @@ def test_folders_are_the_classes_of_a_classifier(tmp_path: Path) -> None:
     ]
     for name in ('ant', 'fly'):
         (tmp_path / name / 'a.png').rename(tmp_path / name / 'a.webp')
-    with pytest.raises(UserError, match='without an image to load: .* ends in .bmp .jpeg .jpg'):
+    with pytest.raises(UserError, match='Found 0 files in subfolders .* extensions are: .*.jpg'):
         check({**dataset, 'metainfo': names})
     with pytest.raises(UserError, match='0 folders, .*; put each image into a folder of its class'):
         check({**dataset, 'metainfo': names, 'data_root': str(tmp_path / 'ant')})
@@ -393,7 +393,7 @@ def test_only_mmpretrains_own_lists_are_read_as_such(tmp_path: Path) -> None:
         with_label = True
 
         def load_data_list(self) -> list[dict]:
-            return []
+            return [{}]
 
     DATASETS.register_module('CustomLists', module=CustomDataset)
     (tmp_path / 'list.txt').write_text('of another format')
@@ -473,9 +473,10 @@ def test_stock_configs_lack_nothing(path: str) -> None:
         key = f'{part}_dataloader.dataset'
         for inner, config in leaf_datasets(key, cfg[f'{part}_dataloader'].dataset):
             dataset = _build(config)
-            data = Data(dataset, list(dataset.metainfo['classes']), set(), file)
+            classes = list(dataset.metainfo['classes'])
+            data = Data(inner, config, dataset, classes, file=file)
             assert list(head_issues(model, data)) == []
-            assert list(pipeline_issues(model, data, part, inner)) == []
+            assert list(pipeline_issues(model, data, part)) == []
             assert list(metric_issues(cfg, model, data, part)) == []
 
 
