@@ -90,8 +90,13 @@ def estimate_norm_statistics(module: nn.Module, images: Sequence[Tensor]) -> Non
 
 def image_channels(network: nn.Module) -> int:
     """Return how many channels a network's images have: as many as its first convolution takes."""
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return next((convolution.in_channels for convolution in convolutions), 3)
+    pixels = 1
+    for module in network.modules():
+        if type(module).__name__ == 'Focus':  # YOLOX's stem makes channels of four pixels each
+            pixels = 4
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels // pixels
+    return 3
 
 
 def input_normalisation(cfg: Config, channels: int) -> tuple[list[float], list[float], str]:

@@ -17,6 +17,7 @@ from mmcontnet.analysis.inspection import (
     cut_square,
     estimate_norm_statistics,
     find_images,
+    image_channels,
     image_reader,
     input_normalisation,
     to_input,
@@ -115,6 +116,12 @@ def test_other_images_are_read_as_the_test_pipeline_does(
     assert picture.shape == (8, 12, 3) and picture.dtype == np.uint8
     assert deep or np.array_equal(picture, pixels[..., [2, 1, 0] if bands > 1 else [0, 0, 0]])
     assert np.ptp(picture) > 200
+
+
+def test_channels_of_images_are_those_before_a_stem_that_moves_pixels_into_channels() -> None:
+    small = dict(widen_factor=0.25, deepen_factor=0.33)
+    assert image_channels(build_backbone(config('mmdet', type='CSPDarknet', **small))) == 3
+    assert image_channels(nn.Conv2d(4, 8, 3)) == 4
 
 
 @pytest.mark.parametrize('name', ['cont_m_8xb64_in1k.py', 'retinanet_cont_m_fpn_1x_coco.py'])
