@@ -157,13 +157,13 @@ def main() -> None:
     with exit_on_user_error('test.py', silent=silent):
         cfg = read_config(args)
         scope = cfg.get('default_scope')
+        if args.show_dir:
+            draw_into(cfg, args.show_dir)
         warnings = check(cfg, args)
         if args.out and scope == 'mmseg':
             metrics = cfg.test_evaluator
             for metric in metrics if isinstance(metrics, list) else [metrics]:
                 metric.update(output_dir=args.out, keep_results=True)
-        if args.show_dir:
-            draw_into(cfg, args.show_dir)
         if args.tta:
             use_tta(cfg)
             build_model(cfg, meta=True)
@@ -172,6 +172,8 @@ def main() -> None:
         if is_onnx(args.checkpoint):
             use_onnx(cfg, args.checkpoint)
     if args.check_only:
+        if is_first_process(args.launcher):
+            print(f'no mistakes found in {args.config}')
         return
     with exit_on_user_error('test.py'), runner_of(cfg, warnings=warnings) as runner:
         if args.out and scope != 'mmseg':

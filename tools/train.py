@@ -147,6 +147,8 @@ def main() -> None:
         except WeightMismatchError as error:
             raise UserError(f'{error}; --allow-missing trains nevertheless') from error
         if args.check_only:
+            if is_first_process(args.launcher):
+                print(f'no mistakes found in {args.config}')
             return
         with runner_of(cfg, resume, warnings, hooks) as runner:
             runner.train()

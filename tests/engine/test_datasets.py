@@ -10,11 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from mmcontnet.engine import report_issues, validate_datasets
+from mmcontnet.builders import build_model
+from mmcontnet.engine import load_config, report_issues, validate_datasets
 from mmcontnet.engine.datasets import _Samples
 from mmcontnet.engine.issues import Issue
 from mmcontnet.errors import UserError
@@ -260,7 +262,9 @@ def test_a_class_without_a_sample_is_a_warning(tmp_path: Path) -> None:
 
 def test_data_sets_of_other_forms_are_checked(tmp_path: Path) -> None:
     entries = [dict(img_path='no.jpg', instances=[dict(text='a sign'), dict(bbox_label=9)])]
-    (tmp_path / 'list.json').write_text(json.dumps(dict(metainfo=dict(classes='ab'), data_list=entries)))
+    (tmp_path / 'list.json').write_text(
+        json.dumps(dict(metainfo=dict(classes='ab'), data_list=entries))
+    )
     dataset = dict(_scope_='mmpretrain', type='BaseDataset', data_root=str(tmp_path))
     dataset.update(ann_file='list.json', pipeline=[LOAD, PACK])
     issues = issues_of(dataset)
@@ -362,6 +366,12 @@ def test_command_lines_name_mistakes_and_write_them(
     assert run_tool(monkeypatch, 'check_dataset.py', config) is None
     keys = ['train_dataloader.dataset', 'val_dataloader.dataset']
     assert f'no mistakes found in {", ".join(keys)}' in capsys.readouterr().out
+    torch.save(dict(state_dict=build_model(load_config(str(config))).state_dict()), 'w.pth')
+    for tool in (['train.py', config], ['test.py', config, 'w.pth']):
+        assert run_tool(monkeypatch, *tool, '--check-only') is None
+        told = capsys.readouterr()
+        assert told.out.splitlines()[-1] == f'no mistakes found in {config}'
+        assert 'classes without a sample' in told.err
     path = 'data/coco/val2017/000000000002.jpg'
     cut(tmp_path / path)
     message = run_tool(monkeypatch, 'check_dataset.py', config, '--json', 'found.json')
