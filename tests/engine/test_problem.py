@@ -193,6 +193,33 @@ def test_more_classes_than_a_package_has_colours_can_be_trained(tmp_path: Path) 
     assert any('metainfo.palette: 80 for 100 classes' in w for w in check(coco(train, names)))
 
 
+def drawn(dataset: dict, **draw: object) -> Config:
+    hooks = dict(visualization=dict(type='DetVisualizationHook', **draw))
+    return Config(dict(test_dataloader=dict(dataset=dataset), default_hooks=hooks))
+
+
+def test_what_cannot_be_drawn_is_told_before_a_test_draws(tmp_path: Path) -> None:
+    def change(content: dict) -> None:
+        content['categories'] += [dict(id=i, name=f'kind{i}') for i in range(2, 100)]
+        for i, image in enumerate(content['images'][:2]):
+            (tmp_path / f'{i}').mkdir(exist_ok=True)
+            image['file_name'] = f'{i}/same.png'
+
+    train, _ = both(tmp_path, change)
+    names = ('cat', 'dog', *(f'kind{i}' for i in range(2, 100)))
+    cfg = drawn(coco(train, names), draw=True, test_out_dir='pictures')
+    with pytest.raises(UserError, match='80 for 100 classes; write palette=None$'):
+        check_problem(cfg, nn.Module(), ['test'])
+    cfg.test_dataloader.dataset.metainfo.palette = None
+    several = 'images of the same name in several folders: 1 of 12 pictures will be lost, e.g. of '
+    warnings = check_problem(cfg, nn.Module(), ['test'])
+    assert any(f'{several}same.png' in warning for warning in warnings)
+    not_drawn = drawn(coco(train, names), draw=False)
+    assert not any(
+        several in warning for warning in check_problem(not_drawn, nn.Module(), ['test'])
+    )
+
+
 def test_heads_have_the_classes_of_the_data_set(tmp_path: Path) -> None:
     train, _ = both(tmp_path)
     heads = nn.ModuleDict(dict(bbox_head=nn.ModuleList([Head(80), Head(2)]), mask_head=Head(3)))
