@@ -48,7 +48,6 @@ from mmcontnet.engine import check_model, load_config
 from mmcontnet.errors import CheckpointError, WeightMismatchError
 from mmcontnet.weights import convert_checkpoint
 from tests import families
-from tests.checkpoint_fuzz import Call, array, dtype, tensor
 from tests.engine.runs import HUB
 from tests.inprocess import run_tool
 from tests.integration.cli import ROOT
@@ -99,6 +98,30 @@ def rewritten(
 
 
 # What files may not do.
+
+
+class Call:
+    """Unpickling calls a function, and gives the result a state."""
+
+    def __init__(self, function: Callable, *args: Any, state: Any = None) -> None:
+        self.reduced = (function, args, state)
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+def dtype(code: str, order: str = '<', subarray: Any = None) -> Call:
+    return Call(np.dtype, code, False, True, state=(3, order, subarray, None, None, -1, -1, 63))
+
+
+def array(dtype: Any, shape: tuple[int, ...], data: bytes = b'\x41' * 8) -> Call:
+    state = (1, shape, dtype, False, data)
+    return Call(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b'b', state=state)
+
+
+def tensor(offset: int, size: Any, stride: Any, hooks: Any = None, state: Any = None) -> Call:
+    args = (torch.ones(2)._typed_storage(), offset, size, stride, False, hooks or OrderedDict())
+    return Call(torch._utils._rebuild_tensor_v2, *args, state=state)
 
 
 def everywhere(content: Any) -> list[bytes]:
@@ -158,6 +181,7 @@ ATTACKS: dict[str, tuple[Any, str]] = {
     'numbers in an array': (array(dtype('f8', '<', ('f8', (9,))), (1,)), 'no plain number'),
     'array made anew': (Call(np.ndarray, (1,), np.dtype('f8'), b'\x41' * 8), 'calls numpy.ndarray'),
     'array too long': (array(np.dtype('f8'), (2**20,)), 'claims other than the file holds'),
+    'array of nothing': (array(np.dtype('f8'), (2**40,), b''), 'claims other than the file holds'),
     'address': (Call(HistoryBuffer, INTERFACE, INTERFACE), 'attributes on an OrderedDict'),
     'attributes': (tensor(0, (2,), (1,), state=dict(x=1)), 'attributes on what torch'),
     'hooks': (tensor(0, (2,), (1,), OrderedDict(a=1)), 'with hooks'),
@@ -254,17 +278,9 @@ def test_nothing_is_unpacked_beyond_what_it_claims_to_be() -> None:
 
 
 def test_random_files_give_plain_values_or_one_line() -> None:
-    command = [
-        sys.executable,
-        '-X',
-        'faulthandler',
-        '-m',
-        'tests.checkpoint_fuzz',
-        '--count',
-        '1000',
-    ]
+    fuzz = [sys.executable, '-X', 'faulthandler', '-m', 'tests.checkpoint_fuzz', '--count', '600']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(fuzz, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r'^\d{3,} read$', done.stdout, re.MULTILINE)
 
@@ -318,29 +334,17 @@ def test_what_a_training_saves_is_read(legacy: bool) -> None:
             np.testing.assert_array_equal(made, expected, strict=made.dtype.itemsize == 1)
 
 
-SCHEDULERS = [
-    dict(type='ConstantLR'),
-    dict(type='CosineAnnealingLR', T_max=3),
-    dict(type='CosineRestartLR', periods=[2], restart_weights=[1], eta_min=0),
-    dict(type='ExponentialLR', gamma=0.9),
-    dict(type='LinearLR'),
-    dict(type='MultiStepLR', milestones=[1, 2]),
-    dict(type='OneCycleLR', eta_max=0.1, total_steps=10),
-    dict(type='OneCycleLR', eta_max=0.1, total_steps=10, anneal_strategy='linear'),
-    dict(type='PolyLR'),
-    dict(type='ReduceOnPlateauLR', monitor='loss'),
-    dict(type='StepLR', step_size=2),
-]
-
-
-def test_the_state_of_every_scheduler_is_read() -> None:
-    for config in SCHEDULERS:
+def test_the_state_of_schedulers_is_read() -> None:
+    for config in (
+        dict(type='CosineRestartLR', periods=[2], restart_weights=[1], eta_min=0),
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=10),
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=10, anneal_strategy='linear'),
+        dict(type='ReduceOnPlateauLR', monitor='loss'),
+    ):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
         state = PARAM_SCHEDULERS.build(dict(config, optimizer=optimizer)).state_dict()
         path = write(dict(param_schedulers=[state]))
         assert read_checkpoint(path)['param_schedulers'] == [state], config
-    rates = {name for name in PARAM_SCHEDULERS.module_dict if name.endswith('LR')}
-    assert rates == {config['type'] for config in SCHEDULERS}
 
 
 def test_what_numpy_1_and_other_protocols_wrote_is_read() -> None:
@@ -376,13 +380,6 @@ def test_options_that_swins_training_keeps_beside_the_weights_are_read_without_y
     monkeypatch.setitem(sys.modules, 'yacs.config', None)
     assert read_checkpoint('author.pth')['config']['MODEL'] == {'TYPE': 'swin', 'DEPTHS': [2, None]}
     assert convert_checkpoint('author.pth', 'ours.pth').entry == 'model'
-
-
-def test_safetensors_are_read() -> None:
-    Path('good.safetensors').write_bytes(safetensors())
-    for mmap in (False, True):
-        assert read_checkpoint('good.safetensors', mmap=mmap)['w'].tolist() == [[1], [2]]
-    assert read_weights('good.safetensors').keys() == {'w'}
 
 
 # Through mmengine, and from the web.
@@ -589,8 +586,6 @@ def test_a_file_that_must_not_be_read_is_named() -> None:
 @pytest.mark.parametrize(
     'wrap',
     [
-        lambda model: nn.DataParallel(model),
-        lambda model: torch.compile(model),
         lambda model: torch.compile(nn.DataParallel(model)),
         lambda model: nn.DataParallel(torch.compile(model)),
         lambda model: nn.Sequential(OrderedDict(a=torch.compile(model[0]), b=model[1])),
@@ -600,33 +595,23 @@ def test_names_of_wrapped_models_are_read_without_the_wrappers(
     wrap: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
-    path = write({'state_dict': wrap(model).state_dict()}, 'wrapped.pth')
+    state = wrap(model).state_dict()
     said: list[str] = []
     monkeypatch.setattr(mmcontnet.checkpoint, 'print_log', lambda text, logger: said.append(text))
-    assert read_weights(path).keys() == model.state_dict().keys()
-    assert [line.partition(':')[0] for line in said] == [
-        f'checkpoint {path!r} is of a wrapped model'
-    ]
-    with safe_loading():
-        found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    assert found['state_dict'].keys() == model.state_dict().keys()
-    # Bare, and with something beside the weights.
-    write({**wrap(model).state_dict(), 'epoch': 3}, path)
-    assert read_weights(path).keys() == model.state_dict().keys()
-    empty = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
-    with safe_loading():
-        runner_checkpoint.load_checkpoint(empty, path, revise_keys=[('^$', '')])
-    for name, weight in model.state_dict().items():
-        assert torch.equal(empty.state_dict()[name], weight)
-
-
-def test_weights_may_be_under_model_as_other_packages_save_them() -> None:
-    model = nn.Linear(1, 1)
-    path = write({'model': model.state_dict(), 'optimizer': {}}, 'model.pth')
-    assert read_weights(path).keys() == model.state_dict().keys()
-    with safe_loading():
-        found = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    assert found['state_dict'].keys() == model.state_dict().keys()
+    # As mmengine and other packages save weights, and bare, with something beside them.
+    for content in (
+        {'state_dict': state},
+        {'model': state, 'optimizer': {}},
+        {**state, 'epoch': 3},
+    ):
+        path = write(content, 'wrapped.pth')
+        assert read_weights(path).keys() == model.state_dict().keys()
+        assert said.pop().startswith(f'checkpoint {path!r} is of a wrapped model: ') and not said
+        loaded = nn.Sequential(OrderedDict(a=nn.Linear(1, 1), b=nn.Linear(1, 1)))
+        with safe_loading():
+            runner_checkpoint.load_checkpoint(loaded, path, revise_keys=[('^$', '')])
+        for name, weight in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], weight)
 
 
 def test_a_module_called_module_keeps_its_name() -> None:
@@ -777,17 +762,6 @@ def test_training_starts_without_a_head_and_goes_on_with_all_weights_alone(
     assert told is (lacks == HEAD and 'load_from' in options)
 
 
-@pytest.mark.parametrize('meta', [{}, dict(epoch=1, iter=2, config='open("harmed", "w")')])
-def test_a_training_goes_on_by_what_a_training_saves_and_runs_no_config_of_its(
-    meta: dict, whole_model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = write_detector(tmp_path)
-    torch.save(dict(state_dict=whole_model, meta=meta, message_hub=HUB, optimizer={}), 'bad.pth')
-    line = run_tool(monkeypatch, 'train.py', config, '--resume', 'bad.pth')
-    assert re.search(r"'bad\.pth': its meta(\.config is a program| does not say epoch)", str(line))
-    assert not os.path.exists('harmed')
-
-
 def test_backbones_of_others_are_refused_weights_of_which_almost_none_fits() -> None:
     backbone = dict(type='mmdet.ResNet', depth=18, base_channels=4)
     state = MODELS.build(backbone).state_dict()
@@ -803,13 +777,14 @@ def test_backbones_of_others_are_refused_weights_of_which_almost_none_fits() -> 
     check_model(cfg, allow_missing=True)
 
 
-def test_testing_refuses_weights_that_would_stay_random_unless_told_otherwise(
+def test_testing_with_weights_that_would_stay_random_must_be_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = ROOT / 'configs/retinanet_cont_m_fpn_1x_coco.py'
     write({'state_dict': {'backbone.stem.conv.0.weight': torch.zeros(3)}}, 'other.pth')
-    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--check-only')
-    assert "checkpoint 'other.pth' does not fit: " in message
-    assert '--allow-missing' in message
-    message = run_tool(monkeypatch, 'test.py', config, 'other.pth', '--allow-missing')
-    assert "data_root 'data/coco/' not found" in message  # the next check
+    for option, message in (
+        ('--check-only', "checkpoint 'other.pth' does not fit: .* --allow-missing tests"),
+        ('--allow-missing', NO_DATA),
+    ):
+        line = run_tool(monkeypatch, 'test.py', config, 'other.pth', option)
+        assert re.search(message, str(line))

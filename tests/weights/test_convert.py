@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmcontnet import backbones
 from mmcontnet.backbones.cotnet import ARCHS as COTNETS
-from mmcontnet.checkpoint import read_checkpoint
+from mmcontnet.checkpoint import read_weights
 from mmcontnet.errors import CheckpointError
 from mmcontnet.necks import CMTNeck
 from mmcontnet.weights import convert_checkpoint, convert_state_dict
@@ -245,7 +245,7 @@ def test_safetensors_are_written_and_read(tmp_path: Path) -> None:
     converted = convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.safetensors')
     with library.safe_open(tmp_path / 'ours.safetensors', 'pt') as file:
         assert json.loads(file.metadata()['backbone']) == converted.backbone
-    found = read_checkpoint(tmp_path / 'ours.safetensors')
+    found = read_weights(str(tmp_path / 'ours.safetensors'))
     assert found.keys() == converted.state_dict.keys()
     assert all(torch.equal(value, converted.state_dict[key]) for key, value in found.items())
     # And again, as an author's file.
