@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -22,7 +21,6 @@ from mmcontnet.engine import (
     build_optimization,
     check_components,
     check_data,
-    check_load_from,
     check_model,
     load_config,
     odd_settings,
@@ -74,19 +72,12 @@ def pretrained(path: Path) -> Config:
     return config_of(type='ConTNet', arch='s', init_cfg=init_cfg)
 
 
-@pytest.mark.parametrize(
-    'form', ['converted', 'from training', 'legacy', 'wrapped', 'wrapped whole']
-)
-def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) -> None:
-    prefix = {'wrapped': 'module.', 'wrapped whole': 'module.backbone.'}.get(form, 'backbone.')
+@pytest.mark.parametrize('prefix', ['backbone.', 'module.backbone.', 'module.'])
+def test_weights_that_fit_are_accepted_wrapped_or_not(prefix: str, tmp_path: Path) -> None:
     state = ConTNet('s').state_dict()
-    content: dict[str, Any] = {'state_dict': {prefix + k: v for k, v in state.items()}}
-    if form == 'from training':
-        content['message_hub'] = {'log_scalars': {'loss': HistoryBuffer()}}
-    path = tmp_path / 'weights.pth'
-    torch.save(content, path, _use_new_zipfile_serialization=form != 'legacy')
-    cfg = pretrained(path)
-    if form == 'wrapped':
+    torch.save({'state_dict': {prefix + k: v for k, v in state.items()}}, tmp_path / 'weights.pth')
+    cfg = pretrained(tmp_path / 'weights.pth')
+    if prefix == 'module.':
         del cfg.model.backbone.init_cfg.prefix
     check_model(cfg)
     # And mmengine loads them.
@@ -97,29 +88,6 @@ def test_weights_that_fit_are_accepted_in_every_form(form: str, tmp_path: Path) 
     cfg.model.backbone.init_cfg.prefix = 'head.'
     with pytest.raises(UserError, match=r"with prefix 'head\.' .* does not fit: "):
         check_model(cfg)
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        ({3: torch.ones(2)}, 'a key of type int'),
-        (torch.ones(2), 'holds a Tensor instead of tensors with names'),
-    ],
-    ids=['numbered', 'tensor'],
-)
-def test_files_without_tensors_of_the_backbone_are_refused(
-    content: Any, message: str, tmp_path: Path
-) -> None:
-    torch.save(content, tmp_path / 'weights.pth')
-    with pytest.raises(UserError, match=rf"weights\.pth' .*{message}"):
-        check_model(pretrained(tmp_path / 'weights.pth'))
-
-
-def test_weights_of_another_arch_are_refused(tmp_path: Path) -> None:
-    state = {f'backbone.{k}': v for k, v in ConTNet('ti').state_dict().items()}
-    torch.save({'state_dict': state}, tmp_path / 'ti.pth')
-    with pytest.raises(UserError, match='does not fit: .* of ConTNet .* another shape'):
-        check_model(pretrained(tmp_path / 'ti.pth'))
 
 
 @pytest.mark.parametrize('family', ['CMT', 'ResNetACmix', 'SwinACmix'])
@@ -205,9 +173,7 @@ MISTAKES = {
     # What is no config.
     'model': (5, 'must be of type dict, got 5'),
     'model.neck': (5, 'must be a dict with a type, got 5'),
-    'model.backbone.init_cfg': (5, 'must be a dict with a type, got 5'),
     f'{DATASET}.pipeline': (5, 'must be a dict with a type, got 5'),
-    'optim_wrapper.optimizer': (5, 'must be a dict with a type, got 5'),
     'val_evaluator': (5, 'must be of type dict or list or tuple, got 5'),
     # What does not fit what is before it.
     'model.neck.in_channels': ([1, 2, 3], f'{GETS}RuntimeError: Invalid channel dimensions'),
@@ -215,32 +181,25 @@ MISTAKES = {
     # Types.
     'model.neck.type': ('FPNN', "no 'FPNN' is registered as model; did you mean FPN"),
     'model.train_cfg.assigner.type': ('None', "no 'None' is registered as task util"),
-    f'{DATASET}.type': ('Coco', "no 'Coco' is registered as dataset"),
     f'{DATASET}.pipeline.0.type': ('no.Load', "no 'no.Load' is registered as transform"),
     'train_dataloader.sampler.type': ('X', "no 'X' is registered as data sampler"),
     'train_dataloader.collate_fn.type': ('colate', "no 'colate' is registered as function"),
-    'val_evaluator.type': ('CocoMetrik', "no 'CocoMetrik' is registered as metric"),
     'optim_wrapper.optimizer.type': ('SDG', "no 'SDG' is registered as optimizer"),
     'optim_wrapper.constructor': ('X', "no 'X' is registered as optimizer wrapper constructor"),
     'param_scheduler.0.type': ('LinearLr', "no 'LinearLr' is registered as parameter scheduler"),
-    'default_hooks.checkpoint.type': ('X', "no 'X' is registered as hook"),
     'train_cfg.type': ('X', "no 'X' is registered as loop"),
     'model_wrapper_cfg.type': ('X', "no 'X' is registered as model_wrapper"),
     'runner_type': ('X', "no 'X' is registered as runner"),
     # Arguments.
     'model.neck.chanels': (3, 'FPN has no argument chanels; it takes in_channels, out_channels, '),
     'model.backbone.arch': ('xl', "ConTNet: ValueError: ConTNet has no arch 'xl'; choose from"),
-    'model.bbox_head.loss_cls.gama': (2, 'FocalLoss has no argument gama; it takes use_sigmoid'),
     'model.train_cfg.assigner.pos': (2, 'MaxIoUAssigner has no argument pos; it takes pos_iou_thr'),
     f'{DATASET}.ann_fil': ('x', 'CocoDataset has no argument ann_fil; it takes seg_map_suffix'),
     f'{DATASET}.pipeline.2.scal': (3, 'Resize has no argument scal; it takes scale, scale_factor'),
-    f'{DATASET}.pipeline.3.prob': (3, 'RandomFlip: ValueError: probs must be float'),
     'train_dataloader.batchsize': (3, 'DataLoader has no argument batchsize; it takes batch_size'),
     'train_dataloader.drop_last': (True, 'batch_sampler option is mutually exclusive'),
-    'train_dataloader.batch_size': ('x', 'batch_size should be a positive integer'),
     'val_evaluator.metrik': ('x', 'CocoMetric has no argument metrik; it takes ann_file, metric'),
     'optim_wrapper.optimizer.rate': (1, 'SGD has no argument rate; it takes params, lr'),
-    'optim_wrapper.optimizer.lr': (-1, 'SGD: ValueError: Invalid learning rate: -1'),
     'param_scheduler.0.start_factor': (7, 'LinearLR: ValueError: Starting multiplicative factor'),
     'val_evaluator.metric': ('box', "CocoMetric: KeyError: \"metric should be one of 'bbox'"),
     'default_hooks.checkpoint.intervall': (5, 'save_checkpoint has no argument intervall; it'),
@@ -265,7 +224,6 @@ MISTAKES = {
     ),
     'optim_wrapper.paramwise_cfg ': (5, 'must be dict, got 5'),
     'train_cfg.val_interval': (-1, 'must be a positive int, got -1'),
-    'train_cfg.max_epochs ': (1.5, 'must be a positive int, got 1.5'),
     'train_cfg': (
         dict(type='IterBasedTrainLoop', max_iters=9, val_interval=-1, _delete_=True),
         '.val_interval must be a positive int, got -1',
@@ -456,17 +414,3 @@ def test_settings_that_are_probably_not_meant_are_warnings(
     found = odd_settings(cfg, processes)
     assert len(found) == len(odd)
     assert all(map(re.search, odd, found)), found
-
-
-def test_a_start_from_weights_needs_those_of_the_backbone(tmp_path: Path) -> None:
-    cfg = load_config(str(ROOT / 'configs/cont_s_8xb64_in1k.py'))
-    cfg.load_from = str(tmp_path / 'start.pth')
-    state = {f'backbone.{key}': value for key, value in ConTNet('s').state_dict().items()}
-    torch.save({'state_dict': state}, cfg.load_from)
-    (warning,) = check_load_from(cfg)
-    assert 'no weights that fit 2 tensors of the model, which start at random: head.fc' in warning
-    del state['backbone.stem.conv.weight']
-    torch.save({'state_dict': state}, cfg.load_from)
-    with pytest.raises(UserError, match=r'1 of \d+ tensors .*backbone\.stem\.conv\.weight'):
-        check_load_from(cfg)
-    assert check_load_from(cfg, allow_missing=True) == []

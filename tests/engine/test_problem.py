@@ -99,7 +99,6 @@ def set_each(field: str, value: object) -> Callable[[dict], object]:
             set_each('image_id', '3'),
             "12 annotations of unknown images.*there is no '3', but 3, of another type",
         ),
-        (set_each('area', None), '12 entries with missing or wrong fields.*annotations.0.: Exp'),
         (set_each('bbox', [0.1, 0.1, 0.5, 0.5]), 'boxes that are parts .*all 12 lie between 0 and'),
         (
             lambda c: c['categories'].reverse(),
@@ -109,8 +108,6 @@ def set_each(field: str, value: object) -> Callable[[dict], object]:
             lambda c: [a.update(name=a['name'].upper()) for a in c['categories']],
             'metainfo.classes without a category .*: cat, dog; the categories are CAT, DOG',
         ),
-        (lambda c: c['images'].append(dict(c['images'][0])), 'ids that are used twice'),
-        (lambda c: c.update(images=[]), 'annotation files with an empty list: .*no images'),
     ],
 )
 def test_contradictions_are_one_line(
@@ -276,12 +273,10 @@ def test_masks_that_a_head_needs_are_there_and_loaded(tmp_path: Path) -> None:
         del content['annotations'][3]['segmentation']
         content['annotations'][4]['segmentation'] = []
 
-    for also_nan in (False, True):
-        year = dict(year=float('nan')) if also_nan else {}
-        write_json(train, change=lambda c, y=year: (some_without(c), c.update(info=y)))
-        with pytest.raises(UserError, match='2 annotations without the mask that the pipeline'):
-            check(coco(train, pipeline=with_masks), model=MaskRCNN())
-        assert check(coco(train)) == []
+    write_json(train, change=some_without)
+    with pytest.raises(UserError, match='2 annotations without the mask that the pipeline'):
+        check(coco(train, pipeline=with_masks), model=MaskRCNN())
+    assert check(coco(train)) == []
 
 
 def test_missing_images_are_found_by_a_look_at_some(tmp_path: Path) -> None:
