@@ -129,11 +129,6 @@ def test_the_sum_keeps_the_precision_of_the_paths_and_rates_have_gradients_of_th
         assert rate.grad is not None and float(rate.grad) == 160_000
 
 
-def test_a_combination_that_table_6_lacks_is_named() -> None:
-    with pytest.raises(ValueError, match="combine must be one of 'rates', .* got 'mean'"):
-        PathSum('mean')
-
-
 def test_a_term_that_all_keys_share_changes_nothing() -> None:
     # Which is why the authors' position of the query may be left out.
     layer = SlidingACmix(8, num_heads=2, kernel_size=3)

@@ -89,15 +89,6 @@ def test_token_order_changes_nothing_but_the_order(pos_encoding: str) -> None:
     torch.testing.assert_close(out_ordered, out_plain)
 
 
-def test_padding_changes_nothing_but_the_windows_that_hold_it() -> None:
-    encoder = PatchEncoder(8, 2, 16, 7).eval()
-    x = torch.randn(1, 8, 17, 14)
-    whole = encoder(window_partition(x[:, :, :14], 7), (14, 14)).unflatten(1, (2, 2, 49))
-    padded = encoder(window_partition(pad_to_multiple(x, 7), 7), (17, 14)).unflatten(1, (3, 2, 49))
-    torch.testing.assert_close(padded[:, :2], whole)
-    assert not torch.allclose(padded[:, 2, 0], whole[:, 1, 0])
-
-
 def test_drop_path_drops_a_branch_of_a_whole_image() -> None:
     encoder = PatchEncoder(8, 2, 16, 3, drop_path_rate=0.5).train()
     torch.nn.init.zeros_(encoder.fc2.weight)

@@ -50,7 +50,7 @@ def test_so_are_its_factors(side: int, resize: str) -> None:
 
 
 @pytest.mark.parametrize('stage', range(4))
-@pytest.mark.parametrize('image', [(800, 1280), (437, 615), (96, 160)])
+@pytest.mark.parametrize('image', [(437, 615), (96, 160)])
 def test_a_smooth_function_of_two_places_is_still_sampled(
     stage: int, image: tuple[int, int]
 ) -> None:
@@ -152,32 +152,27 @@ def test_a_table_that_changes_while_its_bias_is_computed_leaves_nothing_stale(
 
 def test_threads_with_several_sizes_share_a_table_that_another_changes() -> None:
     bias = PositionBias(2, 8, 4)
-    tables = [torch.full_like(bias.table.data, float(value)) for value in range(50)]
     sizes = [(5, 6), (6, 5), (9, 3), (16, 16)]
     done = threading.Event()
 
     @torch.no_grad()
-    def infer(thread: int) -> None:
+    def infer(size: tuple[int, int]) -> None:
         while not done.is_set():
-            size = sizes[thread % len(sizes)]
             made = whole(bias, size)
             assert made.shape[1] == math.prod(size)
             # A constant table has a constant bias; while it is written, it has two values.
-            assert 0 - 1e-3 <= made.min() and made.max() <= len(tables)
+            assert 0 - 1e-3 <= made.min() and made.max() <= 50
 
     bias.table.data.zero_()
     with ThreadPoolExecutor(8) as pool:
-        threads = [pool.submit(infer, i) for i in range(8)]
-        for table in tables:
-            bias.table.data.copy_(table)
+        threads = [pool.submit(infer, size) for size in 2 * sizes]
+        for value in range(50):
+            bias.table.data.fill_(value)
         done.set()
         for thread in threads:
             thread.result()
     with torch.no_grad():
-        for size in sizes:
-            torch.testing.assert_close(
-                whole(bias, size), torch.full_like(whole(bias, size), len(tables) - 1.0)
-            )
+        assert all(whole(bias, size).sub(49).abs().max() < 1e-3 for size in sizes)
 
 
 @torch.no_grad()

@@ -182,35 +182,6 @@ class Aggregation(nn.Module):
         return local_aggregation(value, value[:, :9])
 
 
-@pytest.mark.filterwarnings('ignore')  # torch.jit.trace is deprecated, but mmdeploy uses it
-def test_exported_programs_hold_plain_ops_only() -> None:
-    value = torch.randn(1, 12, 5, 7)
-    expected = Aggregation()(value)
-    exported = torch.export.export(Aggregation(), (value,))
-    assert 'mmcontnet' not in str(exported.graph)
-    torch.testing.assert_close(exported.module()(value), expected)
-    traced = torch.jit.trace(Aggregation(), value)
-    assert 'mmcontnet::' not in str(traced.inlined_graph)
-    torch.testing.assert_close(traced(value), expected)
-
-
-@pytest.mark.parametrize('impl', ['reference', 'eager'])
-def test_compiled_values_and_gradients_equal_the_reference(impl: str) -> None:
-    case = CASES[0]
-
-    @torch.compile(backend='aot_eager', fullgraph=True)
-    def aggregate(value: Tensor, weight: Tensor) -> Tensor:
-        return local_aggregation(value, weight, case[2], impl=impl).sin()
-
-    inputs = make_inputs(case, 'channels_last')
-    out = aggregate(*inputs)
-    expected = local_aggregation(*inputs, case[2], impl='reference').sin()
-    torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
-    )
-
-
 class AggregationWithMargin(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         return local_aggregation(value, value[:, :9, 1:-1, 1:-1])
@@ -282,16 +253,11 @@ def check_kernels(device: str) -> str:
 @pytest.mark.gpu
 def test_the_kernels_equal_the_reference() -> None:
     check_kernels('cuda')
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize('size', [(64, 56), (128, 28), (256, 14), (512, 7)])
-def test_the_kernels_equal_the_reference_at_the_sizes_of_cotnet(size: tuple[int, int]) -> None:
-    channels, side = size
-    case = (4, channels, side, side), channels // 8, 3
-    for layout in ('contiguous', 'channels_last'):
-        inputs = make_inputs(case, layout, 'cuda', torch.float32)
-        check_against_the_reference(None, case, *inputs)
+    for width in COTNET:
+        case: Case = (4, width.channels, width.side, width.side), width.groups, width.kernel_size
+        for layout in ('contiguous', 'channels_last'):
+            inputs = make_inputs(case, layout, 'cuda', torch.float32)
+            check_against_the_reference(None, case, *inputs)
 
 
 @pytest.mark.slow

@@ -37,13 +37,6 @@ def test_partition_equals_the_pixelwise_reference_and_reverse_undoes_it(
     assert torch.equal(window_reverse(tokens, x.shape[2:], window, sub_window), x)
 
 
-def test_windows_with_sub_windows_hold_the_small_windows_one_after_the_other() -> None:
-    x = torch.randn(1, 2, 14, 14)
-    small = window_partition(x, 7)
-    large = window_partition(x, 14, 7)
-    assert torch.equal(large, small.reshape(1, 196, 2))
-
-
 def test_padding_is_zero_at_the_right_and_the_bottom_and_absent_where_nothing_is_missing() -> None:
     x = torch.randn(2, 3, 5, 8)
     padded = pad_to_multiple(x, 4)
