@@ -45,7 +45,6 @@ def test_padding_changes_nothing_on_sizes_that_need_none() -> None:
 
 OPTIONS = [
     dict(pos_encoding='none'),
-    dict(pos_encoding='1d'),
     dict(pos_encoding='relative', pre_norm=True, qkv_bias=False),
     dict(pos_encoding='1d', pos_placement='image'),
     dict(pos_encoding='2d', pos_placement='image', pre_norm=True),

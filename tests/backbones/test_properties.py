@@ -9,6 +9,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmcontnet.backbones.base import HybridBackbone
+
 from ..families import ALL, Family, every_family
 
 
@@ -65,7 +67,10 @@ def in_range(family: Family, given: Images) -> Images:
     return given._replace(noise=min(given.noise, 1.0), constant=min(abs(given.constant), 1.0))
 
 
-def check_outputs(family: Family, outs: tuple[Tensor, ...], given: Images) -> None:
+def check_outputs(
+    family: Family, backbone: HybridBackbone, outs: tuple[Tensor, ...], given: Images
+) -> None:
+    assert (backbone.out_channels, backbone.out_strides) == (family.channels, family.strides)
     for out, channels, stride in zip(outs, family.channels, family.strides, strict=True):
         sides = (-(-side // stride) for side in given.size)
         assert out.shape == (given.batch, channels, *sides)
@@ -83,7 +88,7 @@ def test_maps_are_finite_and_of_the_promised_shape(family: Family, given: Images
     given = in_range(family, given)
     backbone = family(out_indices=ALL).eval()
     with torch.no_grad(), given.autocast():
-        check_outputs(family, backbone(given()), given)
+        check_outputs(family, backbone, backbone(given()), given)
 
 
 @every_family
@@ -108,7 +113,7 @@ def test_training_gives_finite_gradients_or_says_that_batch_norm_needs_more_pixe
         backbone = family(out_indices=ALL, norm_eval=True)
     with given.autocast():
         outs = backbone(given())
-    check_outputs(family, outs, given)
+    check_outputs(family, backbone, outs, given)
     sum(out.float().square().sum() for out in outs).backward()
     assert [n for n, p in backbone.named_parameters() if not p.grad.isfinite().all()] == []
 
@@ -148,6 +153,6 @@ def test_large_images_do_not_overflow_halves_on_a_gpu(family: Family, constant: 
     backbone = family(out_indices=ALL).cuda()
     with torch.autocast('cuda', torch.float16):
         outs = backbone(given().cuda())
-    check_outputs(family, outs, given)
+    check_outputs(family, backbone, outs, given)
     sum(out.float().square().mean() for out in outs).backward()
     assert [n for n, p in backbone.named_parameters() if not p.grad.isfinite().all()] == []
