@@ -9,39 +9,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
 
 from ..families import Family, every_family
 
-cam = pytest.importorskip('pytorch_grad_cam')
-
-
-class Classifier(nn.Module):
-    """A backbone with two classes; what speaks for one speaks against the other."""
-
-    def __init__(self, family: Family) -> None:
-        super().__init__()
-        self.backbone = family()
-        self.head = nn.Linear(family.channels[3], 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = self.head(self.backbone(x)[0].mean((2, 3)))
-        return torch.cat([score, -score], dim=1)
-
-
-@every_family
-def test_grad_cam_of_a_stage_shows_what_speaks_for_a_class(family: Family) -> None:
-    model = Classifier(family)
-    targets = [cam.utils.model_targets.ClassifierOutputTarget(i) for i in range(2)]
-    x = torch.randn(1, 3, 64, 96)
-    for stage in model.backbone.stages:
-        with cam.GradCAM(model, [stage]) as grad_cam:
-            maps = [grad_cam(x, [target])[0] for target in targets]
-        for found in maps:
-            assert found.shape == (64, 96)
-            assert np.isfinite(found).all()
-        assert max(found.std() for found in maps) > 0.1
-        assert not np.allclose(*maps, atol=0.1)
+pytest.importorskip('pytorch_grad_cam')
 
 
 @every_family
@@ -62,7 +33,8 @@ def test_mmpretrains_tool_draws_the_map_of_a_stage(
     cfg = Config(dict(model=model, test_dataloader=dict(dataset=dataset)))
     cfg.dump('config.py')
     state = apis.get_model(cfg).state_dict()
-    state['head.fc.weight'][1] = -state['head.fc.weight'][0]  # as above
+    # What speaks for one class speaks against the other.
+    state['head.fc.weight'][1] = -state['head.fc.weight'][0]
     torch.save(dict(state_dict=state), 'model.pth')
     mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8), 'image.png')
     tool = Path(apis.__file__).parents[1] / '.mim/tools/visualization/vis_cam.py'
