@@ -499,13 +499,11 @@ NO_MAPPING = 'no state dict.*: it is no mapping|no state dict: it holds a '
 FAULTS = {
     'missing': 'not found',
     'folder': 'is a folder, not a file',
-    'list': f'{NO_MAPPING}list',
     'tensor': f'{NO_MAPPING}Tensor',
     'nothing': r'unknown checkpoint: it holds no keys|of ConTNet are missing',
     'EMA alone': 'ema_state_dict is of type|does not fit: 203 of 203',
     'larger': 'of another shape|of unknown arch: .* width 1000000',
     'not a number': DIVERGED,
-    'infinite': DIVERGED,
     'no tensor': 'is of type list; weights are tensors|missing or of another shape',
     'hostile': r"refers to 'posix\.mkdir'",
     'numbered': 'a key of type int; names are strings',
@@ -518,7 +516,6 @@ def save(fault: str, good: State, path: str) -> None:
     name = next(name for name in good if 'running' not in name)
     weight = good[name]
     contents = {
-        'list': [weight],
         'tensor': weight,
         'nothing': {},
         'EMA alone': dict(ema_state_dict=good, meta={}),
@@ -526,7 +523,6 @@ def save(fault: str, good: State, path: str) -> None:
     changes: dict[str, State] = {
         'larger': {name: torch.zeros(10**6)},
         'not a number': {name: weight * float('nan')},
-        'infinite': {name: weight - float('inf')},
         'no tensor': {name: [1.0, 2.0]},
         'hostile': {name: HOSTILE},
         'numbered': {3: weight},

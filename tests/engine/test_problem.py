@@ -23,15 +23,11 @@ from mmcontnet.engine.needs import Data, head_issues, metric_issues, pipeline_is
 from mmcontnet.errors import UserError
 
 from ..integration.cli import ROOT
+from .test_datasets import Head
+from .test_datasets import label_maps as label_map_config
 
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='mmdet.PackDetInputs')
 PACK_MAPS, PACK_CLASSES = dict(type='mmseg.PackSegInputs'), dict(type='mmpretrain.PackInputs')
-
-
-class Head(nn.Module):
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
 
 
 def write_json(path: Path, offset: int = 0, change: Callable[[dict], object] | None = None) -> None:
@@ -294,11 +290,7 @@ def label_maps(root: Path, value: int, **changes: object) -> dict:
             image[:16] = pixels
             (root / folder).mkdir(exist_ok=True)
             cv2.imwrite(str(root / folder / f'{i}.png'), image)
-    dataset = dict(_scope_='mmseg', type='BaseSegDataset', data_root=str(root))
-    dataset.update(data_prefix=dict(img_path='img', seg_map_path='ann'), img_suffix='.png')
-    names = dict(classes=('ground', 'thing'), palette=[[0, 0, 0], [255, 0, 0]])
-    pipeline = [LOAD, dict(type='LoadAnnotations'), PACK_MAPS]
-    return dataset | dict(metainfo=names, pipeline=pipeline) | changes
+    return label_map_config(root, **{'img_suffix': '.png', **changes})
 
 
 def test_masks_of_0_and_255_are_a_warning(tmp_path: Path) -> None:
@@ -330,16 +322,15 @@ def test_a_suffix_that_no_image_has_is_named_with_those_there(tmp_path: Path) ->
 def test_a_softmax_of_one_class_is_refused(tmp_path: Path) -> None:
     names = dict(classes=('thing',), palette=[[255, 0, 0]])
     dataset = label_maps(tmp_path, 0, metainfo=names)
-    head = dict(type='mmseg.FCNHead', in_channels=4, channels=4, num_classes=1)
-    for sigmoid, outputs in ((False, 1), (True, 1)):
-        loss = dict(type='mmseg.CrossEntropyLoss', use_sigmoid=sigmoid)
-        built = MODELS.build(dict(head, out_channels=outputs, loss_decode=loss))
-        model = nn.ModuleDict(dict(decode_head=built))
-        if sigmoid:
-            check(dataset, model=model)
-            continue
-        with pytest.raises(UserError, match='softmax of one class: the loss of model.decode_head'):
-            check(dataset, model=model)
+    head = dict(type='mmseg.FCNHead', in_channels=4, channels=4, num_classes=1, out_channels=1)
+
+    def model(use_sigmoid: bool) -> nn.Module:
+        loss = dict(type='mmseg.CrossEntropyLoss', use_sigmoid=use_sigmoid)
+        return nn.ModuleDict(dict(decode_head=MODELS.build(dict(head, loss_decode=loss))))
+
+    check(dataset, model=model(use_sigmoid=True))
+    with pytest.raises(UserError, match='softmax of one class: the loss of model.decode_head'):
+        check(dataset, model=model(use_sigmoid=False))
 
 
 def folders(root: Path, *names: str, **changes: object) -> dict:
