@@ -421,10 +421,19 @@ class Server(BaseHTTPRequestHandler):
         pass
 
 
-def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve the test's folder, and let torch.hub keep its files in one of it."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(mmcontnet.checkpoint, '_TIMEOUT', 0.3)
     monkeypatch.setattr(mmcontnet.checkpoint, '_INTERVAL', 0)
     for folder in ('a', 'b'):
@@ -432,9 +441,7 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
         write({'name': torch.full((2,), ord(folder))}, f'{folder}/good.pth')
     write({'w': HOSTILE})
     Path('login.pth').write_text('<html>')
-    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server, safe_loading():
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}'
+    with safe_loading():
         for path, message in {
             'bad.pth': 'cannot be fetched: it refers to',
             'login.pth': 'cannot be fetched: it is neither .* it begins with b.<html>',
@@ -450,38 +457,31 @@ def test_files_from_the_web_are_fetched_whole_and_once_and_read_as_strictly(
                 found = read_weights(f'{url}/{folder}/good.pth?download=1')
                 assert found['name'].tolist() == [ord(folder)] * 2
                 Path(f'{folder}/good.pth').unlink(missing_ok=True)
-        assert re.search(r'^good.pth: 0\.\d of 0\.\d MiB$', capsys.readouterr().err, re.MULTILINE)
-        server.shutdown()
+    assert re.search(r'^good.pth: 0\.\d of 0\.\d MiB$', capsys.readouterr().err, re.MULTILINE)
     assert not os.path.exists('harmed')
 
 
 def test_what_torch_hub_fetched_is_taken_by_its_hash_and_parts_left_behind_are_deleted(
-    monkeypatch: pytest.MonkeyPatch,
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: 'hub')
     said: list[str] = []
     monkeypatch.setattr(mmcontnet.checkpoint, 'print_log', lambda text, *_: said.append(text))
     cache = Path('hub/checkpoints')
     cache.mkdir(parents=True)
-    write({'w': torch.ones(1)}, 'good.pth')
-    content = Path('good.pth').read_bytes()
+    content = saved({'w': torch.ones(1)})
     digest = hashlib.sha256(content).hexdigest()[:8]
     (cache / f'net-{digest}.pth').write_bytes(content)
     assert read_weights(f'http://127.0.0.1:9/net-{digest}.pth')['w'].item() == 1
-    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        for name in ('net-0123abcd.pth', 'net-20200102.pth'):
-            write({'w': torch.zeros(1)}, str(cache / name))  # of another server, perhaps
-            Path(name).write_bytes(content)
-            url = f'http://127.0.0.1:{server.server_port}/{name}'
-            file = cache / f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}'
-            old, new = (Path(f'{file}.{pid}.partial') for pid in (1, 2))
-            for part in (old, new):
-                part.touch()
-            os.utime(old, (0, 0))
-            assert read_weights(url)['w'].item() == 1
-            assert new.exists() and not old.exists()
-        server.shutdown()
+    for name in ('net-0123abcd.pth', 'net-20200102.pth'):
+        write({'w': torch.zeros(1)}, str(cache / name))  # of another server, perhaps
+        Path(name).write_bytes(content)
+        file = cache / f'{hashlib.sha256(f"{url}/{name}".encode()).hexdigest()[:12]}-{name}'
+        old, new = (Path(f'{file}.{pid}.partial') for pid in (1, 2))
+        for part in (old, new):
+            part.touch()
+        os.utime(old, (0, 0))
+        assert read_weights(f'{url}/{name}')['w'].item() == 1
+        assert new.exists() and not old.exists()
     (warning,) = (line for line in said if 'SHA-256' in line)
     assert '0123abcd' in warning
 

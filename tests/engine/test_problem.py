@@ -104,14 +104,31 @@ def set_each(field: str, value: object) -> Callable[[dict], object]:
             lambda c: [a.update(name=a['name'].upper()) for a in c['categories']],
             'metainfo.classes without a category .*: cat, dog; the categories are CAT, DOG',
         ),
+        (
+            lambda c: [i.update(width=40, height=60) for i in c['images']],
+            '12 images of another size .*turned by 90 degrees',
+        ),
+        (dict(data_prefix=dict(img='nowhere')), '12 missing images, e.g. .*nowhere/0.png'),
+        # And not what follows from it.
+        (dict(metainfo=dict(CLASSES=('cat', 'dog'))), '.*metainfo has CLASSES; write classes$'),
+        (
+            dict(metainfo=dict(classes='cat')),
+            r".*metainfo.classes is the text 'cat'; write \('cat',\)$",
+        ),
+        (
+            dict(metainfo=dict(classes=('cat', 'dog'), palette=[(1, 2, 3)])),
+            'palettes of too few colours: metainfo.palette: 1 for 2 classes; write palette=None$',
+        ),
+        (dict(metainfo='cat'), r".*metainfo is 'cat'; write dict\(classes=...\)$"),
     ],
 )
 def test_contradictions_are_one_line(
-    change: Callable[[dict], object], message: str, tmp_path: Path
+    change: Callable[[dict], object] | dict, message: str, tmp_path: Path
 ) -> None:
-    train, _ = both(tmp_path, change)
+    of_config = change if isinstance(change, dict) else {}
+    train, _ = both(tmp_path, None if of_config else change)
     with pytest.raises(UserError, match=f'^train_dataloader.dataset: {message}') as raised:
-        check(coco(train))
+        check(coco(train, **of_config))
     assert '\n' not in str(raised.value)
 
 
@@ -157,24 +174,6 @@ def test_ids_may_be_texts_everywhere(tmp_path: Path) -> None:
 
     train, _ = both(tmp_path, to_texts)
     assert check(coco(train)) == []
-
-
-@pytest.mark.parametrize(
-    ('metainfo', 'message'),
-    [
-        (dict(CLASSES=('cat', 'dog')), 'metainfo has CLASSES; write classes'),
-        (dict(classes='cat'), r"metainfo.classes is the text 'cat'; write \('cat',\)"),
-        (
-            dict(classes=('cat', 'dog'), palette=[(1, 2, 3)]),
-            'palettes of too few colours: metainfo.palette: 1 for 2 classes; write palette=None',
-        ),
-        ('cat', r"metainfo is 'cat'; write dict\(classes=...\)"),
-    ],
-)
-def test_names_of_classes_that_are_not_read(metainfo: dict, message: str, tmp_path: Path) -> None:
-    train, _ = both(tmp_path)
-    with pytest.raises(UserError, match=f'{message}$'):  # and not what follows from it
-        check(coco(train, metainfo=metainfo))
 
 
 def test_more_classes_than_a_package_has_colours_can_be_trained(tmp_path: Path) -> None:
@@ -273,13 +272,6 @@ def test_masks_that_a_head_needs_are_there_and_loaded(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='2 annotations without the mask that the pipeline'):
         check(coco(train, pipeline=with_masks), model=MaskRCNN())
     assert check(coco(train)) == []
-
-
-def test_missing_images_are_found_by_a_look_at_some(tmp_path: Path) -> None:
-    train, _ = both(tmp_path)
-    prefix = dict(img=str(tmp_path / 'nowhere'))
-    with pytest.raises(UserError, match='12 missing images, e.g. .*nowhere/0.png'):
-        check(coco(train, data_prefix=prefix))
 
 
 def label_maps(root: Path, value: int, **changes: object) -> dict:
@@ -543,12 +535,6 @@ class Sized(nn.Module):
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.data_preprocessor = SimpleNamespace(size=size)
-
-
-def test_some_images_are_compared_with_their_annotated_size(tmp_path: Path) -> None:
-    train, _ = both(tmp_path, lambda c: [i.update(width=40, height=60) for i in c['images']])
-    with pytest.raises(UserError, match='12 images of another size .*turned by 90 degrees'):
-        check(coco(train))
 
 
 def test_a_set_of_empty_images_may_be_meant(tmp_path: Path) -> None:
