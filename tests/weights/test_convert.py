@@ -241,7 +241,8 @@ def test_wrapped_or_not_the_ema_or_what_is_asked_for_is_converted_or_said_to_be_
 def test_safetensors_are_written_and_read(tmp_path: Path) -> None:
     library = pytest.importorskip('safetensors')
     write = pytest.importorskip('safetensors.torch').save_file
-    torch.save(author_state_dict(record('cont-s')['state_dict']), tmp_path / 'author.pth')
+    author = author_state_dict(record('cont-s')['state_dict'])
+    torch.save(author, tmp_path / 'author.pth')
     converted = convert_checkpoint(tmp_path / 'author.pth', tmp_path / 'ours.safetensors')
     with library.safe_open(tmp_path / 'ours.safetensors', 'pt') as file:
         assert json.loads(file.metadata()['backbone']) == converted.backbone
@@ -249,6 +250,6 @@ def test_safetensors_are_written_and_read(tmp_path: Path) -> None:
     assert found.keys() == converted.state_dict.keys()
     assert all(torch.equal(value, converted.state_dict[key]) for key, value in found.items())
     # And again, as an author's file.
-    write(dict(author_state_dict(record('cont-s')['state_dict'])), tmp_path / 'author.safetensors')
+    write(author, tmp_path / 'author.safetensors')
     again = convert_checkpoint(tmp_path / 'author.safetensors', tmp_path / 'ours.pth').state_dict
     assert all(torch.equal(value, again[key]) for key, value in found.items())
