@@ -50,6 +50,7 @@ def names_of(recorded: str) -> dict[str, list[tuple[str, list[int]]]]:
     return names
 
 
+@cache
 def as_authors(family: str, **options: Any) -> dict[str, Tensor]:
     """Name and shape the tensors of any variant, without memory, as its authors do."""
     deep = family == 'CoTNet' and COTNETS[options['arch']]['deep']
@@ -115,7 +116,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(('family', 'options'), VARIANTS, ids=str)
 def test_variants_are_recognised_and_fit(family: str, options: dict[str, Any]) -> None:
-    author = as_authors(family, **options)
+    author = dict(as_authors(family, **options))
     if options['arch'] == 'se-d152':  # whose filter is fixed, and no weight of ours
         author['layer1.0.aa.filt'] = torch.empty(256, 1, 3, 3)
     # The converter compares every name and shape with the network of these arguments.
@@ -160,7 +161,7 @@ MISTAKES: list[tuple[str, str, Shapes, str]] = [
 def test_what_would_not_load_strictly_is_refused(
     family: str, arch: str, change: Shapes, message: str
 ) -> None:
-    author = as_authors(family, arch=arch)
+    author = dict(as_authors(family, arch=arch))
     for name, shape in change.items():
         if shape is None:
             author = {key: value for key, value in author.items() if name not in key}
@@ -171,7 +172,7 @@ def test_what_would_not_load_strictly_is_refused(
 
 
 def test_projections_are_joined_in_the_order_of_queries_keys_and_values() -> None:
-    author = as_authors('ResNetACmix', arch='26')
+    author = dict(as_authors('ResNetACmix', arch='26'))
     parts = [torch.full((64,), float(i)) for i in range(3)]
     author |= {f'layer1.0.conv2.conv{i}.bias': part for i, part in enumerate(parts, 1)}
     # Whatever their order in the file.
