@@ -207,8 +207,8 @@ def picture_issues(cfg: Config, data: Data, part: str) -> Iterator[Issue]:
         inherited = palette == getattr(type(data.dataset), 'METAINFO', {}).get('palette')
         unused = inherited and not drawn
         yield Issue('palettes of too few colours', 'metainfo.palette', message, unused)
-    names = Counter(map(os.path.basename, data.images))
-    if drawn and (several := [name for name, count in names.items() if count > 1]):
+    names = Counter(map(os.path.basename, data.images if drawn else ()))
+    if several := [name for name, count in names.items() if count > 1]:
         message = f'{len(data.images) - len(names)} of {len(data.images)} pictures will be lost, '
         message = f'{message}e.g. of {min(several)}: only the last of a name stays'
         yield Issue('images of the same name in several folders', '', message, True)

@@ -60,13 +60,13 @@ def norm_conv(
     on_cpu = x.device.type == 'cpu'
     if torch.is_grad_enabled() and not on_cpu:
         out = _Recomputed.apply(x, *tensors, *settings, gelu == 'input')
-        return F.gelu(out) if gelu == 'output' else out
-    x = F.gelu(x) if gelu == 'input' else x
-    if on_cpu and not torch.is_grad_enabled():
-        # GELU may be part of the convolution where nothing is kept for its gradient.
-        conv = conv_gelu if gelu == 'output' else F.conv2d
-        return _forward(x, *tensors, *settings, conv=conv, inplace=inplace)[0]
-    out = (_Folded.apply if on_cpu else _in_turn)(x, *tensors, *settings)
+    else:
+        x = F.gelu(x) if gelu == 'input' else x
+        if on_cpu and not torch.is_grad_enabled():
+            # GELU may be part of the convolution where nothing is kept for its gradient.
+            conv = conv_gelu if gelu == 'output' else F.conv2d
+            return _forward(x, *tensors, *settings, conv=conv, inplace=inplace)[0]
+        out = (_Folded.apply if on_cpu else _in_turn)(x, *tensors, *settings)
     return F.gelu(out) if gelu == 'output' else out
 
 
